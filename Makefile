@@ -1,0 +1,57 @@
+# make run | test | test-long | bench | lint | clean
+#
+# Needs only make, git and a Python 3.11 or newer with venv. Each target makes the virtual
+# environment by itself when it is missing or when its inputs have changed.
+
+PYTHON ?= python3
+VENV   ?= .venv
+
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP   := $(BIN)/python -m pip --disable-pip-version-check install -qq -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help venv run test test-long bench lint clean distclean
+
+help:
+	@echo "make run        the first experiment: latency and throughput against queue depth"
+	@echo "make test       ruff, mypy, import layers, pytest; the seconds of each at the end"
+	@echo "make test-long  the tests that take minutes"
+	@echo "make bench      how fast the simulator itself is"
+	@echo "make lint       as test, without pytest"
+	@echo "make clean      remove caches and build products (distclean: the environments as well)"
+
+venv: $(STAMP)
+
+# The build tool is installed first and from the same constraints, so nothing is fetched unpinned.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	  "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=...")'
+	@echo "Installing into $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) hatchling editables
+	@$(PIP) --no-build-isolation -e '.[test,notebook]'
+	@touch $@
+
+run: $(STAMP)
+	$(BIN)/python -m experiments.queue_depth --fio examples/randread-4k.fio --device "$$(cat examples/device.txt)"
+
+test: $(STAMP)
+	@$(BIN)/python scripts/check.py
+
+test-long: $(STAMP)
+	$(BIN)/python -m pytest -m long
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks
+
+lint: $(STAMP)
+	@$(BIN)/python scripts/check.py ruff mypy imports
+
+clean:
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -path './.venv*' -prune -o -path ./.git -prune -o -name __pycache__ -type d -print \
+	  | xargs rm -rf
+
+distclean: clean
+	rm -rf .venv .venv-*

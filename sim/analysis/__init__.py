@@ -1,0 +1,1 @@
+"""What to make of a finished run: frames, statistics, theory to hold it against, figures."""

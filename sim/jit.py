@@ -1,0 +1,63 @@
+"""The one kernel decorator.
+
+A kernel is a plain function over plain arrays and integers. It is compiled without reference
+counting (`_nrt=False`: kernels create no arrays, and counting is what makes leaf functions slow)
+and cached on disk. numba's cache does not see an edit of a callee in another file, so the cache
+folder carries the hash of all kernel sources: a stale kernel cannot be called.
+
+`NUMBA_DISABLE_JIT=1` runs the same functions in plain Python, `NUMBA_BOUNDSCHECK=1` checks every
+array index. `NUMBA_CACHE_DIR` moves the folder.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+
+
+def kernel_sources() -> list[Path]:
+    """The files whose text decides what a kernel does: those that use this module, and layout."""
+    here = Path(__file__).parent
+    return [
+        path
+        for path in sorted(here.glob('*.py'))
+        if path.name == 'layout.py' or 'sim.jit' in path.read_text(encoding='utf-8')
+    ]
+
+
+def _cache_root() -> Path:
+    """Where compiled kernels may lie: the user's choice, the user's cache, or a temporary folder."""
+    chosen = os.environ.get('NUMBA_CACHE_DIR')
+    if chosen:
+        return Path(chosen)
+    root = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'vhost-scsi-sim'
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root):
+            return root
+    except OSError:
+        return Path(tempfile.gettempdir()) / f'vhost-scsi-sim-{os.getuid()}'
+
+
+def _point_numba_at_its_cache() -> Path:
+    digest = hashlib.blake2b(digest_size=8)
+    for path in kernel_sources():
+        digest.update(path.name.encode() + b'\0' + path.read_bytes() + b'\0')
+    digest.update(f'{numba.__version__} {numba.config.BOUNDSCHECK}'.encode())
+    folder = _cache_root() / f'kernels-{digest.hexdigest()}'
+    numba.config.CACHE_DIR = str(folder)
+    return folder
+
+
+CACHE_DIR = _point_numba_at_its_cache()
+JIT = not numba.config.DISABLE_JIT
+
+
+def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile `function` on its first call, cache it on disk, count no references."""
+    compiled: Callable[..., Any] = numba.njit(cache=True, _nrt=False)(function)
+    return compiled

@@ -1,0 +1,100 @@
+"""Byte offsets and constants of virtio, virtio-scsi and vhost, as the headers have them.
+
+Sources: virtio 1.x "Split Virtqueues" and "SCSI Host Device"; Linux include/uapi/linux/
+{virtio_ring,virtio_scsi,vhost}.h, drivers/vhost/scsi.c. All virtio fields are little-endian, all
+SCSI fields big-endian. Offsets that kernels (see sim.jit) add to guest addresses are `uint64`.
+"""
+
+import numpy as np
+
+u64 = np.uint64
+
+# Split descriptor, 16 bytes: addr le64, len le32, flags le16, next le16.
+DESC_SIZE = u64(16)
+DESC_LEN = u64(8)
+DESC_FLAGS = u64(12)
+DESC_NEXT = u64(14)
+F_NEXT = 1
+F_WRITE = 2
+F_INDIRECT = 4
+
+# Available ring: flags le16, idx le16, ring[num] le16, used_event le16.
+AVAIL_IDX = u64(2)
+AVAIL_RING = u64(4)
+AVAIL_F_NO_INTERRUPT = 1
+
+# Used ring: flags le16, idx le16, ring[num] {id le32, len le32}, avail_event le16.
+USED_IDX = u64(2)
+USED_RING = u64(4)
+USED_ELEM_SIZE = u64(8)
+USED_F_NO_NOTIFY = 1
+
+INDIRECT_ENTRIES_MAX = 65536  # drivers/vhost/vhost.c get_indirect(): more is -E2BIG
+IOV_MAX = 1024  # UIO_MAXIOV, the iov_limit of vhost-scsi
+
+# Request header (struct virtio_scsi_cmd_req), 51 bytes with a 32-byte CDB.
+REQ_SIZE = 51
+REQ_LUN = u64(0)
+REQ_TAG = u64(8)
+REQ_TASK_ATTR = u64(16)
+REQ_PRIO = u64(17)
+REQ_CRN = u64(18)
+REQ_CDB = u64(19)
+CDB_SIZE = 32
+
+# Response (struct virtio_scsi_cmd_resp), 108 bytes with 96 bytes of sense.
+RESP_SIZE = 108
+RESP_SENSE_LEN = u64(0)
+RESP_RESID = u64(4)
+RESP_STATUS_QUALIFIER = u64(8)
+RESP_STATUS = u64(10)
+RESP_RESPONSE = u64(11)
+RESP_SENSE = u64(12)
+SENSE_SIZE = 96
+
+# virtio_scsi_cmd_resp.response
+S_OK = 0
+S_BAD_TARGET = 3
+
+# The first request queue; 0 is control, 1 is event.
+VQ_REQUEST_FIRST = 2
+
+VHOST_SCSI_WEIGHT = 256  # drivers/vhost/scsi.c: requests per run of handle_vq before it requeues
+
+# Feature bits.
+F_EVENT_IDX = 29
+F_INDIRECT_DESC = 28
+
+# errno values the ring and the backend answer with, negative as in the kernel.
+E2BIG = -7
+EFAULT = -14
+EINVAL = -22
+ENOSPC = -28
+
+PAGE_SIZE = 4096
+CACHE_LINE = 64
+
+
+def desc_bytes(num: int) -> int:
+    """Size of the descriptor table (virtio "Split Virtqueues")."""
+    return 16 * num
+
+
+def avail_bytes(num: int, event_idx: bool) -> int:
+    """Size of the available ring as vhost counts it (vhost_get_avail_size)."""
+    return 4 + 2 * num + (2 if event_idx else 0)
+
+
+def used_bytes(num: int, event_idx: bool) -> int:
+    """Size of the used ring as vhost counts it (vhost_get_used_size)."""
+    return 4 + 8 * num + (2 if event_idx else 0)
+
+
+def vring_offsets(num: int, align: int) -> tuple[int, int, int]:
+    """(avail, used, end) of a contiguous ring that starts at 0 (Linux vring_init, vring_size).
+
+    `align` is 4096 for a legacy device and SMP_CACHE_BYTES (64) for a modern PCI one.
+    """
+    avail = desc_bytes(num)
+    used = -(-(avail + 2 * (3 + num)) // align) * align
+    return avail, used, used + used_bytes(num, event_idx=True)
