@@ -102,9 +102,7 @@ def batch_means(samples: ArrayLike, batches: int = 20) -> MeanInterval:
     return MeanInterval(float(means.mean()), float(half_width))
 
 
-def quantile_interval(
-    samples: ArrayLike, q: float, confidence: float = 0.95
-) -> QuantileInterval:
+def quantile_interval(samples: ArrayLike, q: float, confidence: float = 0.95) -> QuantileInterval:
     """Confidence interval of the q-th percentile between two order statistics.
 
     The number of samples below the true percentile is binomial(n, q / 100) whatever the

@@ -5,9 +5,11 @@ matters: demands in cycles give throughput per cycle. The *demand* of a station 
 time one request asks of it (visits x mean service time, not divided by the number of servers).
 
 Sources
-    Lazowska, Zahorjan, Graham, Sevcik: Quantitative System Performance, 1984, chapters 3, 5, 6, 8.
-    Reiser, Lavenberg: Mean-Value Analysis of Closed Multichain Queuing Networks, J. ACM 27(2), 1980.
-    Buzen: Computational Algorithms for Closed Queueing Networks, Comm. ACM 16(9), 1973.
+    Lazowska, Zahorjan, Graham, Sevcik: Quantitative System Performance, 1984.
+    Reiser, Lavenberg: Mean-Value Analysis of Closed Multichain Queuing Networks,
+        Journal of the ACM 27(2), 1980.
+    Buzen: Computational Algorithms for Closed Queueing Networks with Exponential Servers,
+        Communications of the ACM 16(9), 1973.
 """
 
 from __future__ import annotations
@@ -24,10 +26,10 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Station:
-    """A place where a request spends time: `servers` = 1 queues, m serves m at once, inf only delays.
+    """Where a request spends time: 1 server with a queue, m with one queue, or inf: a delay.
 
-    Exact for exponential service in first-come order, and for any service distribution where
-    nobody waits (delay) - the product-form conditions of Lazowska et al., section 7.
+    `mva` is exact for exponential service in first-come order, and for any distribution of the
+    time at a delay station (the product-form conditions).
     """
 
     demand_s: float
@@ -48,7 +50,7 @@ def delay(demand_s: float, name: str = "") -> Station:
 
 @dataclass(frozen=True)
 class MvaResult:
-    """Steady state of a closed network; the arrays have one entry per station, in the order given."""
+    """Steady state of a closed network; arrays have one entry per station, in the order given."""
 
     throughput_per_s: float
     response_s: float
@@ -159,7 +161,7 @@ def _check_population(population: int, think_s: float) -> None:
 
 
 def _log_weights(station: Station, population: int, scale_s: float) -> Floats:
-    """log f(n) for n = 0 ... population; a station without demand is always empty."""
+    """Log f(n) for n = 0 ... population; a station without demand is always empty."""
     weights = _nobody(population)
     if station.demand_s > 0:
         busy_servers = np.minimum(np.arange(1, population + 1), station.servers)
@@ -168,12 +170,12 @@ def _log_weights(station: Station, population: int, scale_s: float) -> Floats:
 
 
 def _nobody(population: int) -> Floats:
-    """log weights of a place that holds no request: 1 for n = 0, otherwise 0."""
+    """Log weights of a place that holds no request: 1 for n = 0, otherwise 0."""
     weights = np.full(population + 1, -np.inf)
     weights[0] = 0.0
     return weights
 
 
 def _log_convolve(a: Floats, b: Floats) -> Floats:
-    """log of sum_k exp(a[k]) exp(b[n-k]) for every n, without leaving the logarithms."""
+    """Log of sum_k exp(a[k]) exp(b[n-k]) for every n, without leaving the logarithms."""
     return np.array([np.logaddexp.reduce(a[: n + 1] + b[n::-1]) for n in range(len(a))])

@@ -1,0 +1,428 @@
+"""The vhost-scsi worker and the two crossings between guest and host.
+
+The worker is one kernel thread that runs works first in first out: for each request queue the kick
+work (vhost_scsi_handle_kick) and the completion work (vhost_scsi_complete_cmd_work). A work is on
+the list at most once; its QUEUED mark is cleared before it runs.
+
+    worker     SLEEP -> TAKE -> FETCH ... -> ENABLE -> RECHECK -> TAKE -> USED ... -> SIGNAL -> TAKE
+               vhost_run_work_list | vhost_get_vq_desc | vhost_enable_notify, two halves |
+               vhost_add_used | vhost_signal
+    kick       crossing of a vCPU: VM exit, ioeventfd, vhost_poll_wakeup; lands in the work list
+    irq        crossing of a vector: eventfd_signal(call), irqfd, injection; lands in the vCPU
+
+Kernel 6.12 and later: a completion list per queue, last in first out inside a batch, one signal per
+batch, used.len 0. vhost_scsi_handle_vq gives up the thread after 256 requests.
+"""
+
+import numpy as np
+
+from sim import guest, record, scsi, target, vring
+from sim.agents import (
+    A_BUSY,
+    A_FIELDS,
+    A_STATE,
+    H_SEGMENTS,
+    K_IRQ_INJECT,
+    K_VCPU_HALT_POLL,
+    K_VCPU_HALT_WAKE,
+    K_WORKER_COMPLETE,
+    K_WORKER_POP,
+    K_WORKER_SUBMIT,
+    K_WORKER_WAKE,
+    K_LIO_SUBMIT,
+    NEVER,
+    wake,
+)
+from sim.jit import kernel
+from sim.layout import REQ_SIZE, RESP_SIZE, S_BAD_TARGET, VHOST_SCSI_WEIGHT
+from sim.memory import take_cycles, touch_load
+
+u64 = np.uint64
+ONE, TWO = u64(1), u64(2)
+
+# States of the worker.
+SLEEP, TAKE, FETCH, ENABLE, RECHECK, USED, SIGNAL = range(7)
+STATES = 'sleep take fetch enable recheck used signal'.split()
+
+# Works of a queue.
+KICK_WORK, COMPLETION_WORK = 0, 1
+
+# The worker's stretch.
+(
+    B_SLOT,
+    B_CORE,
+    B_WORK_COUNT,
+    B_WORK_HEAD,
+    B_WORK_ROOM,
+    B_WORK_LIST,  # pairs (host queue, work)
+    B_QUEUE,  # the queue whose work runs
+    B_WEIGHT,
+    B_COMMAND,  # fetched and not yet handed over, -1 none
+    B_BATCH,  # completion batch that is being written, -1 empty
+    B_WAKES,
+    B_LIO,  # base of the submission kworker
+    B_REQUEUES,
+    B_DROPPED,
+    B_RING_ERRORS,
+    B_BAD_TARGETS,
+) = map(u64, range(A_FIELDS, A_FIELDS + 16))
+WORKER_WORDS = A_FIELDS + 16
+
+# A request queue as the host has it (struct vhost_scsi_virtqueue).
+(
+    Q_DEVICE,
+    Q_INDEX,
+    Q_WORKER,  # base of its worker
+    Q_IRQ_SLOT,
+    Q_IRQ,  # base of the crossing of its vector
+    Q_KICK_QUEUED,
+    Q_COMPLETION_QUEUED,
+    Q_COMPLETIONS,  # completion list, last in first out, -1 empty
+    Q_BUFFERS,  # scratch buffer list
+    Q_COMMANDS,
+    Q_COMMAND_WORDS,
+    Q_ROW_OF_HEAD,  # trace only
+    Q_TARGET,
+    Q_LUN_BLOCKS,
+    Q_BACKEND,  # 1 while an endpoint is set
+    Q_SIGNALS,
+    Q_SIGNALS_SUPPRESSED,
+    Q_AHEAD_MAX,  # largest avail.idx - last_avail seen
+) = map(u64, range(18))
+HOST_QUEUE_WORDS = 18
+
+# Crossings.
+(C_SLOT, C_GUEST_QUEUE, C_HOST_QUEUE_OF, C_PENALTY_PAID, C_MERGED, C_DELIVERED) = map(
+    u64, range(A_FIELDS, A_FIELDS + 6)
+)
+CROSSING_WORDS = A_FIELDS + 6
+
+
+# ------------------------------------------------------------------------------------ work list ----
+
+
+@kernel
+def queue_vq_work(st, q, work, now):
+    """vhost_vq_work_queue(): put a work on its worker's list, once, and wake the thread."""
+    mark = q + (Q_KICK_QUEUED if work == KICK_WORK else Q_COMPLETION_QUEUED)
+    if st[mark]:
+        return
+    st[mark] = 1
+    b = u64(st[q + Q_WORKER])
+    tail = (st[b + B_WORK_HEAD] + st[b + B_WORK_COUNT]) % st[b + B_WORK_ROOM]
+    entry = u64(st[b + B_WORK_LIST]) + TWO * u64(tail)
+    st[entry] = np.int64(q)
+    st[entry + ONE] = work
+    st[b + B_WORK_COUNT] += 1
+    if st[b + A_STATE] == SLEEP:
+        st[b + A_STATE] = TAKE
+        st[b + B_WAKES] += 1
+        wake(st, st[b + B_SLOT], now + st[K_WORKER_WAKE])
+
+
+@kernel
+def _take(mem, lines, st, b):
+    """The next work, or sleep. A kick work turns notifications off before it looks."""
+    if st[b + B_WORK_COUNT] == 0:
+        st[b + A_STATE] = SLEEP
+        return NEVER
+    entry = u64(st[b + B_WORK_LIST]) + TWO * u64(st[b + B_WORK_HEAD])
+    st[b + B_WORK_HEAD] = (st[b + B_WORK_HEAD] + 1) % st[b + B_WORK_ROOM]
+    st[b + B_WORK_COUNT] -= 1
+    q = u64(st[entry])
+    st[b + B_QUEUE] = st[entry]
+    if st[entry + ONE] == COMPLETION_WORK:
+        st[q + Q_COMPLETION_QUEUED] = 0
+        st[b + B_BATCH] = st[q + Q_COMPLETIONS]
+        st[q + Q_COMPLETIONS] = -1
+        st[b + A_STATE] = USED
+        return st[K_WORKER_COMPLETE]
+    st[q + Q_KICK_QUEUED] = 0
+    if not st[q + Q_BACKEND]:
+        return 0  # no endpoint: the kick is consumed and forgotten
+    vring.disable_notify(mem, lines, st, u64(st[q + Q_DEVICE]), st[b + B_CORE])
+    st[b + B_WEIGHT] = 0
+    st[b + A_STATE] = FETCH
+    return take_cycles(lines, st[b + B_CORE])
+
+
+# -------------------------------------------------------------------------------------- requests ----
+
+
+@kernel
+def _reply_bad_target(mem, lines, st, tr, b, q, head, row, response):
+    """vhost_scsi_send_bad_target(): answer at once, signal at once, used.len 0."""
+    device, core = u64(st[q + Q_DEVICE]), st[b + B_CORE]
+    st[b + B_BAD_TARGETS] += 1
+    scsi.write_response(mem, lines, core, response, S_BAD_TARGET, 0, 0, 0)
+    vring.add_used(mem, lines, st, device, core, head, 0)
+    _note_direct_reply(tr, row)
+
+
+@kernel
+def _note_direct_reply(tr, row):
+    """A request that skips the disk carries t_fetch forward."""
+    now = tr[row + record.R_FETCH]
+    tr[row + record.R_ISSUE] = now
+    tr[row + record.R_DONE] = now
+    tr[row + record.R_REPORT] = now
+    tr[row + record.R_USED] = now
+    tr[row + record.R_USED_COUNT] += 1
+
+
+@kernel
+def _build_command(mem, st, q, head, row):
+    """From the chain to a command: response address, direction, CDB, data segments.
+
+    Returns the command, or 0 where vhost-scsi answers BAD_TARGET.
+    """
+    buffers = u64(st[q + Q_BUFFERS])
+    header = u64(st[buffers + vring.B_ENTRIES])
+    out = st[buffers + vring.B_OUT]
+    if mem[header] != 1 or np.int64(mem[header + ONE]) != st[q + Q_TARGET]:
+        return u64(0)
+    x = u64(st[q + Q_COMMANDS] + st[q + Q_COMMAND_WORDS] * head)
+    st[x + target.X_QUEUE] = np.int64(q)
+    st[x + target.X_HEAD] = head
+    st[x + target.X_ROW] = np.int64(row)
+    st[x + target.X_RESPONSE] = st[buffers + vring.B_ENTRIES + TWO * u64(out)]
+    st[x + target.X_STATUS] = scsi.GOOD
+    st[x + target.X_SENSE] = scsi.SENSE_NONE
+    st[x + target.X_RESID] = 0
+    to_device = st[buffers + vring.B_OUT_BYTES] > REQ_SIZE
+    first = 1 if to_device else out + 1
+    count = out - 1 if to_device else st[buffers + vring.B_IN] - 1
+    st[x + target.X_SEGMENTS] = count
+    size = np.int64(0)
+    for i in range(count):
+        entry = buffers + vring.B_ENTRIES + TWO * u64(first + i)
+        st[x + target.X_DATA + TWO * u64(i)] = st[entry]
+        st[x + target.X_DATA + TWO * u64(i) + ONE] = st[entry + ONE]
+        size += st[entry + ONE]
+    _decode(mem, st, q, x, header, size)
+    return x
+
+
+@kernel
+def _decode(mem, st, q, x, header, data_bytes):
+    """LIO's view of the CDB: what to move, or which sense to answer with."""
+    opcode = scsi.cdb_opcode(mem, header)
+    st[x + target.X_WRITE] = 1 if scsi.is_write(opcode) else 0
+    st[x + target.X_BLOCKS] = 0
+    sense = scsi.SENSE_NONE
+    if scsi.lun_of(mem, header) != 0:
+        sense = scsi.SENSE_UNKNOWN_LUN
+    elif not (scsi.is_read(opcode) or scsi.is_write(opcode)):
+        sense = scsi.SENSE_UNKNOWN_OPCODE
+    else:
+        lba, blocks = scsi.cdb_lba(mem, header), scsi.cdb_blocks(mem, header)
+        st[x + target.X_LBA] = lba
+        if lba < 0 or lba + blocks > st[q + Q_LUN_BLOCKS]:
+            sense = scsi.SENSE_LBA_OUT_OF_RANGE
+        elif scsi.is_write(opcode) and blocks * scsi.BLOCK_SIZE != data_bytes:
+            sense = scsi.SENSE_TRANSFER_LENGTH
+        else:
+            moved = min(blocks * scsi.BLOCK_SIZE, data_bytes)
+            st[x + target.X_BLOCKS] = moved // scsi.BLOCK_SIZE
+            st[x + target.X_RESID] = abs(blocks * scsi.BLOCK_SIZE - data_bytes)
+    if sense:
+        st[x + target.X_STATUS] = scsi.CHECK_CONDITION
+        st[x + target.X_SENSE] = sense
+
+
+@kernel
+def _hand_over(st, b, now):
+    """target_submit(): the command fetched before goes to LIO's submission list."""
+    command = st[b + B_COMMAND]
+    if command >= 0:
+        st[b + B_COMMAND] = -1
+        target.queue_work(st, u64(st[b + B_LIO]), command, now, st[K_LIO_SUBMIT])
+
+
+@kernel
+def _fetch(mem, lines, st, tr, b, now):
+    """One turn of vhost_scsi_handle_vq(): hand over the last command, take the next request."""
+    _hand_over(st, b, now)
+    q = u64(st[b + B_QUEUE])
+    device, core = u64(st[q + Q_DEVICE]), st[b + B_CORE]
+    if st[b + B_WEIGHT] >= VHOST_SCSI_WEIGHT:
+        st[b + B_REQUEUES] += 1
+        queue_vq_work(st, q, KICK_WORK, now)
+        st[b + A_STATE] = TAKE
+        return 0
+    st[b + B_WEIGHT] += 1
+    buffers = u64(st[q + Q_BUFFERS])
+    head = vring.fetch(mem, lines, st, device, core, buffers)
+    if head < 0:
+        if head != vring.EMPTY:
+            st[b + B_RING_ERRORS] += 1  # vq_err(): the queue is stuck until it is reset
+            st[b + A_STATE] = TAKE
+        else:
+            st[b + A_STATE] = ENABLE
+        return take_cycles(lines, core)
+    row = u64(st[u64(st[q + Q_ROW_OF_HEAD]) + u64(head)])
+    tr[row + record.R_FETCH] = now + 1
+    tr[row + record.R_FETCHED_COUNT] += 1
+    ahead = (st[device + vring.V_AVAIL_IDX] - st[device + vring.V_LAST_AVAIL] + 1) & 0xFFFF
+    st[q + Q_AHEAD_MAX] = max(st[q + Q_AHEAD_MAX], ahead)
+    return _request(mem, lines, st, tr, b, q, head, row) + take_cycles(lines, core)
+
+
+@kernel
+def _request(mem, lines, st, tr, b, q, head, row):
+    """vhost_scsi_chk_size(), vhost_scsi_get_req(): check, copy the header, make a command."""
+    buffers = u64(st[q + Q_BUFFERS])
+    entries = buffers + vring.B_ENTRIES
+    response = entries + TWO * u64(st[buffers + vring.B_OUT])
+    if st[buffers + vring.B_IN_BYTES] < RESP_SIZE or st[response + ONE] < RESP_SIZE:
+        st[b + B_DROPPED] += 1  # no used entry: the slot leaks
+        tr[row + record.R_OUTCOME] = record.DROPPED
+        return st[K_WORKER_POP]
+    short = st[buffers + vring.B_OUT_BYTES] < REQ_SIZE or st[entries + ONE] < REQ_SIZE
+    x = u64(0)
+    if not short and st[buffers + vring.B_OUT] + st[buffers + vring.B_IN] <= st[H_SEGMENTS] + 2:
+        touch_load(lines, st[b + B_CORE], st[entries], REQ_SIZE)
+        x = _build_command(mem, st, q, head, row)
+    if x == u64(0):
+        _reply_bad_target(mem, lines, st, tr, b, q, head, row, st[response])
+        if vring.signal_needed(mem, lines, st, u64(st[q + Q_DEVICE]), st[b + B_CORE]):
+            st[q + Q_SIGNALS] += 1
+            wake(st, st[q + Q_IRQ_SLOT], tr[row + record.R_FETCH] - 1 + st[K_IRQ_INJECT])
+        return st[K_WORKER_POP]
+    st[b + B_COMMAND] = np.int64(x)
+    return st[K_WORKER_POP] + st[K_WORKER_SUBMIT]
+
+
+# ---------------------------------------------------------------------------------- suppression ----
+
+
+@kernel
+def _enable(mem, lines, st, b):
+    """vhost_enable_notify(), first half: the next publication shall kick."""
+    q = u64(st[b + B_QUEUE])
+    vring.enable_notify(mem, lines, st, u64(st[q + Q_DEVICE]), st[b + B_CORE])
+    st[b + A_STATE] = RECHECK
+    return take_cycles(lines, st[b + B_CORE])
+
+
+@kernel
+def _recheck(mem, lines, st, b):
+    """vhost_enable_notify(), second half: has the guest published meanwhile (barrier C)?"""
+    q = u64(st[b + B_QUEUE])
+    device, core = u64(st[q + Q_DEVICE]), st[b + B_CORE]
+    if vring.more_avail(mem, lines, st, device, core):
+        vring.disable_notify(mem, lines, st, device, core)
+        st[b + A_STATE] = FETCH
+    else:
+        st[b + A_STATE] = TAKE
+    return take_cycles(lines, core)
+
+
+# ----------------------------------------------------------------------------------- completions ----
+
+
+@kernel
+def complete_step(st, tr, w, now):
+    """vhost_scsi_release_cmd(), on LIO's completion kworker: push, and queue the work."""
+    x = target.take_completed(st, w)
+    q = u64(st[x + target.X_QUEUE])
+    tr[u64(st[x + target.X_ROW]) + record.R_REPORT] = now + 1
+    st[x + target.X_NEXT] = st[q + Q_COMPLETIONS]
+    st[q + Q_COMPLETIONS] = np.int64(x)
+    queue_vq_work(st, q, COMPLETION_WORK, now)
+    return target.complete_next(st, w, now)
+
+
+@kernel
+def _used(mem, lines, st, tr, b, now):
+    """One turn of vhost_scsi_complete_cmd_work(): response, used element, used.idx."""
+    x = u64(st[b + B_BATCH])
+    q = u64(st[b + B_QUEUE])
+    core = st[b + B_CORE]
+    scsi.write_response(
+        mem,
+        lines,
+        core,
+        st[x + target.X_RESPONSE],
+        0,
+        st[x + target.X_STATUS],
+        st[x + target.X_RESID],
+        st[x + target.X_SENSE],
+    )
+    vring.add_used(mem, lines, st, u64(st[q + Q_DEVICE]), core, st[x + target.X_HEAD], 0)
+    row = u64(st[x + target.X_ROW])
+    tr[row + record.R_USED] = now + 1
+    tr[row + record.R_USED_COUNT] += 1
+    st[b + B_BATCH] = st[x + target.X_NEXT]
+    delay = take_cycles(lines, core)
+    if st[b + B_BATCH] >= 0:
+        return delay + st[K_WORKER_COMPLETE]
+    st[b + A_STATE] = SIGNAL
+    return delay
+
+
+@kernel
+def _signal(mem, lines, st, b, now):
+    """vhost_signal(), barrier D: one decision for the whole batch."""
+    q = u64(st[b + B_QUEUE])
+    core = st[b + B_CORE]
+    if vring.signal_needed(mem, lines, st, u64(st[q + Q_DEVICE]), core):
+        st[q + Q_SIGNALS] += 1
+        wake(st, st[q + Q_IRQ_SLOT], now + st[K_IRQ_INJECT])
+    else:
+        st[q + Q_SIGNALS_SUPPRESSED] += 1
+    st[b + A_STATE] = TAKE
+    return take_cycles(lines, core)
+
+
+@kernel
+def worker_step(mem, lines, st, tr, b, now):
+    """One step of the vhost worker."""
+    state = st[b + A_STATE]
+    if state == TAKE:
+        delay = _take(mem, lines, st, b)
+    elif state == FETCH:
+        delay = _fetch(mem, lines, st, tr, b, now)
+    elif state == ENABLE:
+        delay = _enable(mem, lines, st, b)
+    elif state == RECHECK:
+        delay = _recheck(mem, lines, st, b)
+    elif state == USED:
+        delay = _used(mem, lines, st, tr, b, now)
+    else:
+        delay = _signal(mem, lines, st, b, now)
+    if delay >= NEVER:
+        return NEVER
+    st[b + A_BUSY] += delay
+    return now + delay
+
+
+# ------------------------------------------------------------------------------------- crossings ----
+
+
+@kernel
+def kick_step(st, c, now):
+    """The ioeventfd fires: vhost_poll_wakeup() queues the queue's kick work."""
+    guest_queue = u64(st[c + C_GUEST_QUEUE])
+    v = u64(guest_queue)
+    q = u64(st[u64(st[c + C_HOST_QUEUE_OF]) + u64(st[u64(st[v + guest.V_KICK_QUEUE]) + guest.G_INDEX])])
+    queue_vq_work(st, q, KICK_WORK, now)
+    st[c + C_DELIVERED] += 1
+    return NEVER
+
+
+@kernel
+def irq_step(st, c, now):
+    """The injected vector arrives; a vCPU that the host put to sleep must be woken first."""
+    g = u64(st[c + C_GUEST_QUEUE])
+    v = u64(st[g + guest.G_VCPU])
+    slept = now - st[v + guest.V_SLEEPING_SINCE]
+    if guest.is_halted(st, v) and slept > st[K_VCPU_HALT_POLL] and not st[c + C_PENALTY_PAID]:
+        st[c + C_PENALTY_PAID] = 1
+        return now + st[K_VCPU_HALT_WAKE]
+    st[c + C_PENALTY_PAID] = 0
+    if guest.raise_vector(st, g, now):
+        st[c + C_DELIVERED] += 1
+    else:
+        st[c + C_MERGED] += 1
+    return NEVER

@@ -1,0 +1,870 @@
+"""The guest: an application as fio runs it, over the virtio_scsi driver, on a vCPU.
+
+One vCPU is one agent. It runs one job's thread and, on the same CPU, the interrupt handlers of the
+queues whose vectors point at it. The life of the thread and of the handler, each state named for
+the atomic action that it performs (kernel function in brackets):
+
+    thread     FIO -> ADD -> KICK -> EXIT -> ENTER -> ADD ... -> REAP -> FIO ... -> DONE
+               prepare | virtqueue_add_sgs | kick_prepare | ioeventfd exit | VM entry | io_getevents
+    handler    IRQ -> DRAIN ... -> ENABLE -> RECHECK (-> DRAIN) -> RETURN
+               vring_interrupt, disable_cb | get_buf | enable_cb_prepare | more_used | iret
+    asleep     WAIT_EVENTS (io_getevents) WAIT_TAG (blk_mq_get_tag) SLEEP (think time, rate) DONE
+
+An interrupt preempts FIO, ADD and REAP at once: what was left of their time is saved and paid after
+RETURN. It does not preempt a section with interrupts off (KICK, ENTER, a handler).
+
+A request that finds no tag puts the thread to sleep (blk_mq_get_tag); one that finds the ring full
+or the LUN's queue depth used up waits in the hardware queue's dispatch list and is tried again
+after the next completions (blk_mq_run_hw_queue).
+
+Records beside the agent: a *unit* is fio's io_u (one of iodepth per job), a *tag* is blk-mq's, one
+per ring entry and queue; a command's memory (header, response, indirect table, data) belongs to
+its tag.
+"""
+
+import numpy as np
+
+from sim import record, scsi, vring
+from sim.agents import (
+    A_BUSY,
+    A_FIELDS,
+    A_STATE,
+    H_BASE,
+    H_NOTICE,
+    H_SERIAL,
+    K_GUEST_COMPLETE,
+    K_GUEST_IO_GETEVENTS,
+    K_GUEST_IO_SUBMIT,
+    K_GUEST_SUBMIT,
+    K_IRQ_ENTRY,
+    K_IRQ_INJECT,
+    K_IRQ_RETURN,
+    K_KICK_EXIT,
+    K_KICK_RETURN,
+    K_KICK_SIGNAL,
+    LOG_TABLE,
+    N_JOB_DONE,
+    NEVER,
+    wake,
+)
+from sim.jit import kernel
+from sim.layout import PAGE_SIZE, REQ_SIZE, RESP_SIZE
+from sim.memory import load64, store64, take_cycles
+from sim.rng import below, draw, exponential, permute
+
+u64 = np.uint64
+ONE, TWO = u64(1), u64(2)
+
+# States of a vCPU.
+(
+    DONE,
+    FIO,
+    ADD,
+    KICK,
+    EXIT,
+    ENTER,
+    REAP,
+    WAIT_EVENTS,
+    WAIT_TAG,
+    SLEEP,
+    IRQ,
+    DRAIN,
+    ENABLE,
+    RECHECK,
+    RETURN,
+) = range(15)
+STATES = (
+    'done fio add kick exit enter reap wait_events wait_tag sleep '
+    'irq drain enable recheck return'
+).split()
+
+# A vCPU's stretch.
+(
+    V_CORE,
+    V_SLOT,
+    V_RESUME_AT,  # when the state that it is in acts, unless an interrupt comes first
+    V_SAVED_STATE,
+    V_SAVED_LEFT,  # cycles left of the preempted state, NEVER if it sleeps until woken
+    V_SAVED_TAG,
+    V_TAG,  # tag of the request whose ADD comes next
+    V_IN_HANDLER,
+    V_HANDLER_QUEUE,
+    V_HANDLER_SINCE,
+    V_HANDLER_ID,
+    V_FINISHING,  # tag whose completion work is being paid, -1 none
+    V_PENDING_COUNT,  # vectors that wait for the vCPU, first in first out
+    V_PENDING_HEAD,
+    V_PENDING_LIST,
+    V_QUEUES,
+    V_QUEUE,  # the queue that this CPU submits to
+    V_KICK_SLOT,
+    V_KICK_QUEUE,
+    V_FORCED_KICK,
+    V_BATCH_COUNT,  # rows published since the last kick decision
+    V_BATCH_LIST,
+    V_DISPATCHING,  # inside blk_mq_run_hw_queue after a handler
+    V_SLEEPING_SINCE,
+    V_KICKS,
+    V_KICKS_SUPPRESSED,
+    V_IRQS_SPURIOUS,
+    V_REQUEUES,
+    # The job.
+    J_NUMBER,
+    J_URING,
+    J_WRITE_PERCENT,
+    J_RANDOM,
+    J_RANDOM_MAP,
+    J_BLOCKS,  # 512-byte blocks per I/O
+    J_SEGMENTS,
+    J_REGION,  # I/O-sized places in the job's file
+    J_DEPTH,
+    J_BATCH,
+    J_REAP_MIN,
+    J_REAP_MAX,
+    J_LIMIT,  # I/Os to issue, NEVER: until J_STOP_AT
+    J_RUNTIME,  # cycles from the start, NEVER: until J_LIMIT
+    J_STOP_AT,
+    J_THINK,
+    J_RATE,  # cycles between intended arrivals, 0: closed loop
+    J_POISSON,
+    J_KEY_PLACE,
+    J_KEY_MIX,
+    J_KEY_ARRIVAL,
+    J_STARTED,
+    J_ISSUED,
+    J_NEXT_ARRIVAL,
+    J_PENDING_THINK,
+    J_FREE_COUNT,  # units that are free, a stack
+    J_FREE_LIST,
+    J_PREPARED_COUNT,  # units prepared and not yet with the driver, first in first out
+    J_PREPARED_HEAD,
+    J_PREPARED_LIST,
+    J_SUBMITTING,  # how many of them the current io_submit still carries
+    J_PLUGGED,
+    J_PLUG_LEFT,
+    J_DONE_COUNT,  # units complete and not yet reaped
+    J_DONE_HEAD,
+    J_DONE_LIST,
+    J_UNITS,
+    J_FINISHED,
+) = map(u64, range(A_FIELDS, A_FIELDS + 66))
+VCPU_WORDS = A_FIELDS + 66
+
+# fio's io_u.
+U_ROW, U_WRITE, U_LBA, U_SERIAL = map(u64, range(4))
+UNIT_WORDS = u64(4)
+
+# A request queue as the guest has it (struct virtio_scsi_vq and its blk-mq hardware queue).
+(
+    G_DRIVER,
+    G_INDEX,
+    G_NUM,
+    G_LOCK_UNTIL,  # vq_lock: nobody else adds or drains before
+    G_VECTOR_PENDING,
+    G_VCPU,  # base of the vCPU that its vector points at
+    G_VCPU_SLOT,
+    G_TAG_FREE,  # free tags, a stack: sbitmap hands out the most recently freed first
+    G_TAG_LIST,
+    G_TAGS,
+    G_HEADERS,
+    G_HEADER_STRIDE,
+    G_TABLES,
+    G_TABLE_STRIDE,
+    G_DATA,
+    G_DATA_STRIDE,
+    G_BUFFERS,  # scratch buffer list
+    G_DISPATCH_HEAD,  # dispatch list, linked through the tags, -1 empty
+    G_DISPATCH_TAIL,
+    G_WAITERS,  # threads asleep in blk_mq_get_tag, first in first out, as vCPU slots
+    G_WAITER_HEAD,
+    G_WAITER_LIST,
+    G_WAITER_ROOM,
+    G_LUN,  # base of the LUN's stretch
+    G_ROW_OF_HEAD,  # trace only: row of the request that a head stands for
+    G_TARGET,
+    G_LUN_NUMBER,
+    G_HANDLERS,
+) = map(u64, range(28))
+GUEST_QUEUE_WORDS = 28
+
+# A tag.
+T_ROW, T_VCPU, T_UNIT, T_WRITE, T_LBA, T_SERIAL, T_NEXT, T_BLOCKS, T_SEGMENTS = map(u64, range(9))
+TAG_WORDS = u64(9)
+
+# The SCSI device as the guest has it.
+L_BUSY, L_DEPTH = map(u64, range(2))
+LUN_WORDS = 2
+
+RESP_OFFSET = 59  # struct virtio_scsi_cmd: the response follows the larger, PI form of the request
+AIO_PLUG_THRESHOLD = 2  # fs/aio.c, io_uring.c: a submission of more than two plugs
+PLUG_MAX = 32  # block/blk.h BLK_MAX_REQUEST_COUNT: a plug is flushed at this many
+
+
+@kernel
+def block_stamp(serial, lba):
+    """What a write leaves in a block, and no other write does: serial < 2**31."""
+    return (serial * 2654435761) ^ lba
+
+
+@kernel
+def blank_stamp(lba):
+    """What a block holds that nobody ever wrote."""
+    return -1 - lba
+
+
+@kernel
+def fold(total, stamp):
+    """Fold a block's stamp into that of the request, wrapping at 64 bits."""
+    return total * 31 + stamp
+
+
+# ---------------------------------------------------------------------------------- the thread ----
+
+
+@kernel
+def _sleep(st, v, state, now):
+    st[v + A_STATE] = state
+    st[v + V_SLEEPING_SINCE] = now
+    return NEVER
+
+
+@kernel
+def _place(st, v, index):
+    """First block of the job's `index`-th I/O."""
+    region = st[v + J_REGION]
+    if st[v + J_RANDOM]:
+        if st[v + J_RANDOM_MAP]:
+            lap = index // region
+            key = st[v + J_KEY_PLACE] + lap
+            place = permute(key, index % region, region)
+        else:
+            place = below(st[v + J_KEY_PLACE], index, region)
+    else:
+        place = index % region
+    return place * st[v + J_BLOCKS]
+
+
+@kernel
+def _prepare(st, tr, v, arrival):
+    """get_io_u(): the job's next I/O takes a free unit and queues behind the others."""
+    index = st[v + J_ISSUED]
+    st[v + J_ISSUED] = index + 1
+    st[v + J_FREE_COUNT] -= 1
+    number = st[u64(st[v + J_FREE_LIST]) + u64(st[v + J_FREE_COUNT])]
+    unit = u64(st[v + J_UNITS]) + UNIT_WORDS * u64(number)
+    st[H_SERIAL] += 1
+    row = record.new_row(st)
+    percent = st[v + J_WRITE_PERCENT]
+    write = 1 if percent and below(st[v + J_KEY_MIX], index, 100) < percent else 0
+    st[unit + U_ROW] = row
+    st[unit + U_WRITE] = write
+    st[unit + U_LBA] = _place(st, v, index)
+    st[unit + U_SERIAL] = st[H_SERIAL]
+    tail = (st[v + J_PREPARED_HEAD] + st[v + J_PREPARED_COUNT]) % st[v + J_DEPTH]
+    st[u64(st[v + J_PREPARED_LIST]) + u64(tail)] = number
+    st[v + J_PREPARED_COUNT] += 1
+    r = u64(row)
+    tr[r + record.R_ARRIVE] = arrival + 1
+    tr[r + record.R_SERIAL] = st[H_SERIAL]
+    tr[r + record.R_JOB] = st[v + J_NUMBER]
+    tr[r + record.R_QUEUE] = st[u64(st[v + V_QUEUE]) + G_INDEX]
+    tr[r + record.R_WRITE] = write
+    tr[r + record.R_LBA] = st[unit + U_LBA]
+    tr[r + record.R_BYTES] = st[v + J_BLOCKS] * 512
+
+
+@kernel
+def _in_flight(st, v):
+    return st[v + J_DEPTH] - st[v + J_FREE_COUNT]
+
+
+@kernel
+def _commit(mem, lines, st, tr, v, now):
+    """io_submit() of everything prepared; more than two I/Os are plugged."""
+    count = st[v + J_PREPARED_COUNT]
+    st[v + J_SUBMITTING] = count
+    st[v + J_PLUGGED] = 1 if count > AIO_PLUG_THRESHOLD else 0
+    st[v + J_PLUG_LEFT] = min(count, PLUG_MAX)
+    return _begin(st, tr, v, now, st[K_GUEST_IO_SUBMIT])
+
+
+@kernel
+def _begin(st, tr, v, now, delay):
+    """Start on the next prepared unit: a tag first (blk_mq_get_tag), then the driver's work."""
+    if st[v + J_SUBMITTING] == 0:
+        st[v + A_STATE] = FIO
+        return delay
+    q = u64(st[v + V_QUEUE])
+    if st[q + G_TAG_FREE] == 0:
+        tail = (st[q + G_WAITER_HEAD] + st[q + G_WAITERS]) % st[q + G_WAITER_ROOM]
+        st[u64(st[q + G_WAITER_LIST]) + u64(tail)] = st[v + V_SLOT]
+        st[q + G_WAITERS] += 1
+        return _sleep(st, v, WAIT_TAG, now)
+    st[q + G_TAG_FREE] -= 1
+    tag = st[u64(st[q + G_TAG_LIST]) + u64(st[q + G_TAG_FREE])]
+    number = st[u64(st[v + J_PREPARED_LIST]) + u64(st[v + J_PREPARED_HEAD])]
+    st[v + J_PREPARED_HEAD] = (st[v + J_PREPARED_HEAD] + 1) % st[v + J_DEPTH]
+    st[v + J_PREPARED_COUNT] -= 1
+    st[v + J_SUBMITTING] -= 1
+    unit = u64(st[v + J_UNITS]) + UNIT_WORDS * u64(number)
+    t = _tag(st, q, tag)
+    st[t + T_ROW] = st[unit + U_ROW]
+    st[t + T_VCPU] = np.int64(v)
+    st[t + T_UNIT] = number
+    st[t + T_WRITE] = st[unit + U_WRITE]
+    st[t + T_LBA] = st[unit + U_LBA]
+    st[t + T_SERIAL] = st[unit + U_SERIAL]
+    st[t + T_BLOCKS] = st[v + J_BLOCKS]
+    st[t + T_SEGMENTS] = st[v + J_SEGMENTS]
+    st[v + V_TAG] = tag
+    tr[u64(st[t + T_ROW]) + record.R_SUBMIT] = now + delay + 1
+    st[v + A_STATE] = ADD
+    return delay + st[K_GUEST_SUBMIT]
+
+
+@kernel
+def _next_arrival(st, v):
+    """The intended time of the next I/O: linear (rate_iops) or Poisson (rate_process)."""
+    gap = st[v + J_RATE]
+    if st[v + J_POISSON]:
+        gap = exponential(st, LOG_TABLE, st[v + J_KEY_ARRIVAL], st[v + J_ISSUED], gap)
+    st[v + J_NEXT_ARRIVAL] += gap
+
+
+@kernel
+def _fio_wait(st, v, now):
+    """Reap at least iodepth_batch_complete_min, sleeping for them if need be."""
+    ready = st[v + J_DONE_COUNT]
+    st[v + A_STATE] = REAP
+    if st[v + J_URING] and ready >= st[v + J_REAP_MIN]:
+        return 0  # the completion ring is read without a system call
+    return st[K_GUEST_IO_GETEVENTS]
+
+
+@kernel
+def _fio(mem, lines, st, tr, v, now):
+    """fio's do_io(): what does the thread do next? Decisions take no time, system calls do."""
+    busy = _in_flight(st, v)
+    submitted = busy - st[v + J_PREPARED_COUNT]
+    if st[v + J_ISSUED] >= st[v + J_LIMIT] or now >= st[v + J_STOP_AT]:
+        if st[v + J_PREPARED_COUNT]:
+            return _commit(mem, lines, st, tr, v, now)
+        if submitted:
+            return _fio_wait(st, v, now)
+        st[v + J_FINISHED] = now + 1
+        st[H_NOTICE] |= N_JOB_DONE
+        return _sleep(st, v, DONE, now)
+    waits = st[v + J_PENDING_THINK] or (st[v + J_RATE] and now < st[v + J_NEXT_ARRIVAL])
+    if waits:  # io_u_quiesce(): fio lets everything finish before it sleeps
+        if st[v + J_PREPARED_COUNT]:
+            return _commit(mem, lines, st, tr, v, now)
+        if submitted:
+            return _fio_wait(st, v, now)
+        pause = st[v + J_PENDING_THINK]
+        st[v + J_PENDING_THINK] = 0
+        if st[v + J_RATE]:
+            pause = max(pause, st[v + J_NEXT_ARRIVAL] - now)
+        _sleep(st, v, SLEEP, now)
+        return min(pause, st[v + J_STOP_AT] - now)
+    if st[v + J_FREE_COUNT] == 0:
+        if st[v + J_PREPARED_COUNT]:
+            return _commit(mem, lines, st, tr, v, now)
+        return _fio_wait(st, v, now)
+    arrival = now
+    if st[v + J_RATE]:
+        arrival = st[v + J_NEXT_ARRIVAL]
+        _next_arrival(st, v)
+    _prepare(st, tr, v, arrival)
+    st[v + J_PENDING_THINK] = st[v + J_THINK]
+    if st[v + J_PREPARED_COUNT] >= st[v + J_BATCH]:
+        return _commit(mem, lines, st, tr, v, now)
+    return 0
+
+
+@kernel
+def _reap(st, v, now):
+    """io_getevents(min, max): take what is there, or sleep until min of them are."""
+    ready = st[v + J_DONE_COUNT]
+    outstanding = _in_flight(st, v) - st[v + J_PREPARED_COUNT]
+    if ready < min(st[v + J_REAP_MIN], outstanding):
+        return _sleep(st, v, WAIT_EVENTS, now)
+    for _ in range(min(ready, st[v + J_REAP_MAX])):
+        number = st[u64(st[v + J_DONE_LIST]) + u64(st[v + J_DONE_HEAD])]
+        st[v + J_DONE_HEAD] = (st[v + J_DONE_HEAD] + 1) % st[v + J_DEPTH]
+        st[v + J_DONE_COUNT] -= 1
+        st[u64(st[v + J_FREE_LIST]) + u64(st[v + J_FREE_COUNT])] = number
+        st[v + J_FREE_COUNT] += 1
+    st[v + A_STATE] = FIO
+    return 0
+
+
+# ---------------------------------------------------------------------------------- the driver ----
+
+
+@kernel
+def _tag(st, q, tag):
+    return u64(st[q + G_TAGS]) + TAG_WORDS * u64(tag)
+
+
+@kernel
+def _describe(mem, lines, st, core, q, tag):
+    """virtscsi_add_cmd(): header, data pages and response as a buffer list for the ring."""
+    t = _tag(st, q, tag)
+    b = u64(st[q + G_BUFFERS])
+    header = st[q + G_HEADERS] + st[q + G_HEADER_STRIDE] * tag
+    data = st[q + G_DATA] + st[q + G_DATA_STRIDE] * tag
+    write, lba, blocks = st[t + T_WRITE], st[t + T_LBA], st[t + T_BLOCKS]
+    scsi.write_request(
+        mem, lines, core, header, st[q + G_TARGET], st[q + G_LUN_NUMBER], header, write, lba, blocks
+    )
+    segments = st[t + T_SEGMENTS]
+    st[b + vring.B_OUT] = 1 + (segments if write else 0)
+    st[b + vring.B_IN] = 1 + (0 if write else segments)
+    at = b + vring.B_ENTRIES
+    st[at] = header
+    st[at + ONE] = REQ_SIZE
+    at += TWO
+    if not write:
+        st[at] = header + RESP_OFFSET
+        st[at + ONE] = RESP_SIZE
+        at += TWO
+    left = blocks * 512
+    for i in range(segments):
+        st[at] = data + PAGE_SIZE * i
+        st[at + ONE] = min(left, PAGE_SIZE)
+        left -= PAGE_SIZE
+        at += TWO
+    if write:
+        st[at] = header + RESP_OFFSET
+        st[at + ONE] = RESP_SIZE
+
+
+@kernel
+def _stamp_data(mem, st, tr, q, tag):
+    """Before a write: stamp every block of its data. Before a read: leave nothing of the past."""
+    t = _tag(st, q, tag)
+    data = u64(st[q + G_DATA] + st[q + G_DATA_STRIDE] * tag)
+    total = np.int64(0)
+    for i in range(st[t + T_BLOCKS]):
+        stamp = block_stamp(st[t + T_SERIAL], st[t + T_LBA] + i) if st[t + T_WRITE] else 0
+        store64(mem, data + u64(512) * u64(i), stamp)
+        total = fold(total, stamp)
+    tr[u64(st[t + T_ROW]) + record.R_STAMP] = total
+
+
+@kernel
+def _requeue(st, v, q, tag, front):
+    """SCSI_MLQUEUE_HOST_BUSY or no budget: the request waits in the dispatch list."""
+    st[v + V_REQUEUES] += 1
+    t = _tag(st, q, tag)
+    if st[q + G_DISPATCH_HEAD] < 0:
+        st[t + T_NEXT] = -1
+        st[q + G_DISPATCH_HEAD] = tag
+        st[q + G_DISPATCH_TAIL] = tag
+    elif front:
+        st[t + T_NEXT] = st[q + G_DISPATCH_HEAD]
+        st[q + G_DISPATCH_HEAD] = tag
+    else:
+        st[t + T_NEXT] = -1
+        st[_tag(st, q, st[q + G_DISPATCH_TAIL]) + T_NEXT] = tag
+        st[q + G_DISPATCH_TAIL] = tag
+
+
+@kernel
+def _after_add(st, tr, v, now, delay, kick):
+    """Where the thread or the dispatcher goes from an ADD: decide the kick, or the next request."""
+    if kick:
+        st[v + A_STATE] = KICK
+        return delay
+    if st[v + V_DISPATCHING]:
+        return _dispatch_next(st, tr, v, now, delay)
+    return _begin(st, tr, v, now, delay)
+
+
+@kernel
+def _add(mem, lines, st, tr, v, now):
+    """virtscsi_add_cmd() under vq_lock: publish the request, or let it wait."""
+    q = u64(st[v + V_QUEUE])
+    if st[v + V_DISPATCHING]:
+        q = u64(st[v + V_HANDLER_QUEUE])
+    if now < st[q + G_LOCK_UNTIL]:
+        return st[q + G_LOCK_UNTIL] - now
+    core = st[v + V_CORE]
+    tag = st[v + V_TAG]
+    t = _tag(st, q, tag)
+    row = u64(st[t + T_ROW])
+    lun = u64(st[q + G_LUN])
+    st[v + V_KICK_QUEUE] = np.int64(q)
+    last = True
+    if not st[v + V_DISPATCHING]:
+        st[v + J_PLUG_LEFT] -= 1
+        last = st[v + J_PLUGGED] == 0 or st[v + J_PLUG_LEFT] <= 0
+        if st[v + J_PLUG_LEFT] <= 0:
+            st[v + J_PLUG_LEFT] = min(st[v + J_SUBMITTING], PLUG_MAX)
+        if st[q + G_DISPATCH_HEAD] >= 0:  # others wait already: behind them
+            _requeue(st, v, q, tag, False)
+            return _after_add(st, tr, v, now, 0, st[v + V_BATCH_COUNT] > 0)
+    if st[lun + L_BUSY] >= st[lun + L_DEPTH]:
+        _requeue(st, v, q, tag, st[v + V_DISPATCHING])
+        return _after_add(st, tr, v, now, 0, st[v + V_BATCH_COUNT] > 0)
+    _describe(mem, lines, st, core, q, tag)
+    table = st[q + G_TABLES] + st[q + G_TABLE_STRIDE] * tag
+    d = u64(st[q + G_DRIVER])
+    head = vring.add(mem, lines, st, d, core, u64(st[q + G_BUFFERS]), tag, table)
+    delay = take_cycles(lines, core)
+    st[q + G_LOCK_UNTIL] = now + delay
+    if head < 0:
+        # virtqueue_add_split() forces a notify when a chain with readable buffers does not fit.
+        _requeue(st, v, q, tag, st[v + V_DISPATCHING])
+        st[v + V_FORCED_KICK] = 1
+        return _after_add(st, tr, v, now, delay, True)
+    st[lun + L_BUSY] += 1
+    _stamp_data(mem, st, tr, q, tag)
+    st[u64(st[q + G_ROW_OF_HEAD]) + u64(head)] = st[t + T_ROW]
+    tr[row + record.R_AVAIL] = now + 1
+    tr[row + record.R_KICK] = now + 1
+    tr[row + record.R_PUBLISHED_COUNT] += 1
+    st[u64(st[v + V_BATCH_LIST]) + u64(st[v + V_BATCH_COUNT])] = st[t + T_ROW]
+    st[v + V_BATCH_COUNT] += 1
+    if st[v + V_DISPATCHING]:
+        last = st[q + G_DISPATCH_HEAD] < 0
+    elif st[v + J_SUBMITTING] and st[q + G_TAG_FREE] == 0:
+        last = True  # the thread is about to sleep for a tag, which flushes the plug
+    return _after_add(st, tr, v, now, delay, last)
+
+
+@kernel
+def _kick(mem, lines, st, tr, v, now):
+    """virtqueue_kick_prepare(), barrier C: does the device want to be told?"""
+    q = u64(st[v + V_KICK_QUEUE])
+    core = st[v + V_CORE]
+    wanted = vring.kick_prepare(mem, lines, st, u64(st[q + G_DRIVER]), core)
+    delay = take_cycles(lines, core)
+    if wanted or st[v + V_FORCED_KICK]:
+        st[v + V_FORCED_KICK] = 0
+        st[v + A_STATE] = EXIT
+        return delay
+    st[v + V_KICKS_SUPPRESSED] += 1
+    st[v + V_BATCH_COUNT] = 0
+    return _after_add(st, tr, v, now, delay, False)
+
+
+@kernel
+def _exit(st, tr, v, now):
+    """The write to the notify register leaves the guest; KVM signals the ioeventfd."""
+    st[v + V_KICKS] += 1
+    for i in range(st[v + V_BATCH_COUNT]):
+        row = u64(st[u64(st[v + V_BATCH_LIST]) + u64(i)])
+        if tr[row + record.R_FETCH] == 0:
+            tr[row + record.R_KICK] = now + 1
+            tr[row + record.R_KICK_ID] = st[v + V_KICKS]
+    st[v + V_BATCH_COUNT] = 0
+    to_signal = st[K_KICK_EXIT] + st[K_KICK_SIGNAL]
+    wake(st, st[v + V_KICK_SLOT], now + to_signal)
+    st[v + A_STATE] = ENTER
+    return to_signal + st[K_KICK_RETURN]
+
+
+# --------------------------------------------------------------------------------- the handler ----
+
+
+@kernel
+def _irq(mem, lines, st, v, now):
+    """vring_interrupt() and virtscsi_vq_done(): take the lock, disable callbacks."""
+    q = u64(st[v + V_HANDLER_QUEUE])
+    if now < st[q + G_LOCK_UNTIL]:
+        return st[q + G_LOCK_UNTIL] - now
+    d, core = u64(st[q + G_DRIVER]), st[v + V_CORE]
+    st[q + G_HANDLERS] += 1
+    st[v + V_HANDLER_ID] = st[q + G_HANDLERS]
+    st[v + V_HANDLER_SINCE] = now
+    if not vring.vring_interrupt(mem, lines, st, d, core):
+        st[v + V_IRQS_SPURIOUS] += 1
+        st[v + A_STATE] = RETURN
+        return take_cycles(lines, core) + st[K_IRQ_RETURN]
+    vring.disable_cb(mem, lines, st, d, core)
+    st[v + A_STATE] = DRAIN
+    return _hold(lines, st, v, q, now)
+
+
+@kernel
+def _hold(lines, st, v, q, now):
+    """What the last ring accesses cost; vq_lock stays taken over it."""
+    delay = take_cycles(lines, st[v + V_CORE])
+    st[q + G_LOCK_UNTIL] = now + delay
+    return delay
+
+
+@kernel
+def _finish(mem, st, tr, q, tag, now):
+    """scsi_done(): the request goes back to the application; its tag is free again."""
+    t = _tag(st, q, tag)
+    row = u64(st[t + T_ROW])
+    tr[row + record.R_COMPLETE] = now + 1
+    tr[row + record.R_COMPLETED_COUNT] += 1
+    if not st[t + T_WRITE]:
+        data = u64(st[q + G_DATA] + st[q + G_DATA_STRIDE] * tag)
+        total = np.int64(0)
+        for i in range(st[t + T_BLOCKS]):
+            total = fold(total, load64(mem, data + u64(512) * u64(i)))
+        tr[row + record.R_STAMP] = total
+    st[u64(st[q + G_LUN]) + L_BUSY] -= 1
+    st[u64(st[q + G_TAG_LIST]) + u64(st[q + G_TAG_FREE])] = tag
+    st[q + G_TAG_FREE] += 1
+    owner = u64(st[t + T_VCPU])
+    tail = (st[owner + J_DONE_HEAD] + st[owner + J_DONE_COUNT]) % st[owner + J_DEPTH]
+    st[u64(st[owner + J_DONE_LIST]) + u64(tail)] = st[t + T_UNIT]
+    st[owner + J_DONE_COUNT] += 1
+    _wake_sleepers(st, q, owner, now)
+
+
+@kernel
+def _wake_sleepers(st, q, owner, now):
+    """Wake the owner's thread if it has enough events, and one thread that waits for a tag."""
+    enough = st[owner + J_DONE_COUNT] >= min(
+        st[owner + J_REAP_MIN], _in_flight(st, owner) - st[owner + J_PREPARED_COUNT]
+    )
+    if enough:
+        _wake_thread(st, owner, WAIT_EVENTS, REAP, now)
+    if st[q + G_WAITERS]:
+        slot = st[u64(st[q + G_WAITER_LIST]) + u64(st[q + G_WAITER_HEAD])]
+        st[q + G_WAITER_HEAD] = (st[q + G_WAITER_HEAD] + 1) % st[q + G_WAITER_ROOM]
+        st[q + G_WAITERS] -= 1
+        _wake_thread(st, _base_of(st, slot), WAIT_TAG, ENTER, now)
+
+
+@kernel
+def _base_of(st, slot):
+    return u64(st[u64(st[H_BASE]) + u64(slot)])
+
+
+@kernel
+def _wake_thread(st, v, asleep, runs, now):
+    """try_to_wake_up(): a thread that sleeps in state `asleep` goes on in state `runs`."""
+    if st[v + V_IN_HANDLER]:
+        if st[v + V_SAVED_STATE] == asleep:
+            st[v + V_SAVED_STATE] = runs
+            st[v + V_SAVED_LEFT] = 0
+    elif st[v + A_STATE] == asleep:  # on another CPU: a reschedule IPI
+        st[v + A_STATE] = runs
+        st[v + V_RESUME_AT] = now + st[K_IRQ_INJECT]
+        wake(st, st[v + V_SLOT], st[v + V_RESUME_AT])
+
+
+@kernel
+def _drain(mem, lines, st, tr, v, now):
+    """One turn of virtscsi_vq_done()'s inner loop: finish the last command, get the next."""
+    q = u64(st[v + V_HANDLER_QUEUE])
+    core = st[v + V_CORE]
+    if st[v + V_FINISHING] >= 0:
+        _finish(mem, st, tr, q, st[v + V_FINISHING], now)
+        st[v + V_FINISHING] = -1
+    tag = vring.get_buf(mem, lines, st, u64(st[q + G_DRIVER]), core)
+    if tag < 0:
+        st[v + A_STATE] = ENABLE
+        return _hold(lines, st, v, q, now)
+    t = _tag(st, q, tag)
+    row = u64(st[t + T_ROW])
+    header = st[q + G_HEADERS] + st[q + G_HEADER_STRIDE] * tag
+    reply = scsi.read_response(mem, lines, core, header + RESP_OFFSET)
+    outcome = record.OK
+    if reply >> 8:
+        outcome = record.BAD_TARGET
+    elif reply & 0xFF:
+        outcome = record.CHECK_CONDITION
+    tr[row + record.R_OUTCOME] = outcome
+    tr[row + record.R_IRQ] = max(tr[row + record.R_USED], st[v + V_HANDLER_SINCE] + 1)
+    tr[row + record.R_IRQ_ID] = st[v + V_HANDLER_ID]
+    st[v + V_FINISHING] = tag
+    delay = take_cycles(lines, core) + st[K_GUEST_COMPLETE]
+    st[q + G_LOCK_UNTIL] = now + delay
+    return delay
+
+
+@kernel
+def _enable(mem, lines, st, v, now):
+    """virtqueue_enable_cb(), first half: ask for the next interrupt."""
+    q = u64(st[v + V_HANDLER_QUEUE])
+    vring.enable_cb_prepare(mem, lines, st, u64(st[q + G_DRIVER]), st[v + V_CORE])
+    st[v + A_STATE] = RECHECK
+    return _hold(lines, st, v, q, now)
+
+
+@kernel
+def _recheck(mem, lines, st, v, now):
+    """virtqueue_enable_cb(), second half: has the device been quicker (barrier D)?"""
+    q = u64(st[v + V_HANDLER_QUEUE])
+    d, core = u64(st[q + G_DRIVER]), st[v + V_CORE]
+    if vring.more_used(mem, lines, st, d, core):
+        vring.disable_cb(mem, lines, st, d, core)
+        st[v + A_STATE] = DRAIN
+        return _hold(lines, st, v, q, now)
+    delay = _hold(lines, st, v, q, now)
+    st[v + A_STATE] = RETURN
+    return delay + st[K_IRQ_RETURN]
+
+
+@kernel
+def _dispatch_next(st, tr, v, now, delay):
+    """blk_mq_run_hw_queue(): try the first waiting request again, if it could fit now."""
+    q = u64(st[v + V_HANDLER_QUEUE])
+    lun = u64(st[q + G_LUN])
+    tag = st[q + G_DISPATCH_HEAD]
+    if tag >= 0 and st[lun + L_BUSY] < st[lun + L_DEPTH] and st[v + V_DISPATCHING] == 1:
+        t = _tag(st, q, tag)
+        d = u64(st[q + G_DRIVER])
+        needed = 1 if st[d + vring.D_INDIRECT] else 2 + st[t + T_SEGMENTS]
+        if st[d + vring.D_NUM_FREE] >= needed:
+            st[q + G_DISPATCH_HEAD] = st[t + T_NEXT]
+            st[v + V_TAG] = tag
+            tr[u64(st[t + T_ROW]) + record.R_SUBMIT] = now + delay + 1
+            st[v + A_STATE] = ADD
+            return delay + st[K_GUEST_SUBMIT]
+    if st[v + V_BATCH_COUNT]:
+        st[v + A_STATE] = KICK
+        st[v + V_DISPATCHING] = 2  # after this kick the dispatcher is done
+        return delay
+    st[v + V_DISPATCHING] = 0
+    return _leave_handler(st, v, now, delay)
+
+
+@kernel
+def _return(st, tr, v, now):
+    """The handler is done: run the hardware queue if requests wait, then leave."""
+    q = u64(st[v + V_HANDLER_QUEUE])
+    if st[q + G_DISPATCH_HEAD] >= 0:
+        st[v + V_DISPATCHING] = 1
+        return _dispatch_next(st, tr, v, now, 0)
+    return _leave_handler(st, v, now, 0)
+
+
+@kernel
+def _enter_handler(st, v):
+    """Take the vector that has waited longest."""
+    head = st[v + V_PENDING_HEAD]
+    q = st[u64(st[v + V_PENDING_LIST]) + u64(head)]
+    st[v + V_PENDING_HEAD] = (head + 1) % st[v + V_QUEUES]
+    st[v + V_PENDING_COUNT] -= 1
+    st[u64(q) + G_VECTOR_PENDING] = 0
+    st[v + V_HANDLER_QUEUE] = q
+    st[v + A_STATE] = IRQ
+    return st[K_IRQ_ENTRY]
+
+
+@kernel
+def _preempt(st, v, now):
+    """The interrupt takes the CPU: keep what is left of the thread's state for later."""
+    left = st[v + V_RESUME_AT]
+    if left < NEVER:
+        left -= now
+        if not _is_asleep(st[v + A_STATE]):
+            st[v + A_BUSY] -= left
+    st[v + V_SAVED_STATE] = st[v + A_STATE]
+    st[v + V_SAVED_LEFT] = left
+    st[v + V_SAVED_TAG] = st[v + V_TAG]
+    st[v + V_IN_HANDLER] = 1
+    return _enter_handler(st, v)
+
+
+@kernel
+def _leave_handler(st, v, now, delay):
+    """The next vector if one waits, else back to the thread."""
+    if st[v + V_PENDING_COUNT]:
+        return delay + _enter_handler(st, v)
+    st[v + V_IN_HANDLER] = 0
+    st[v + A_STATE] = st[v + V_SAVED_STATE]
+    st[v + V_TAG] = st[v + V_SAVED_TAG]
+    st[v + V_SLEEPING_SINCE] = now
+    left = st[v + V_SAVED_LEFT]
+    return left if left >= NEVER else delay + left
+
+
+# -------------------------------------------------------------------------------------- the agent ----
+
+
+@kernel
+def _is_asleep(state):
+    return state in (DONE, WAIT_EVENTS, WAIT_TAG, SLEEP)
+
+
+@kernel
+def is_halted(st, v):
+    """Has the guest nothing to run on this vCPU (HLT)?"""
+    return not st[v + V_IN_HANDLER] and _is_asleep(st[v + A_STATE])
+
+
+@kernel
+def raise_vector(st, q, now):
+    """The MSI-X vector of queue `q` reaches its vCPU; False if it was pending already."""
+    if st[q + G_VECTOR_PENDING]:
+        return False
+    v = u64(st[q + G_VCPU])
+    st[q + G_VECTOR_PENDING] = 1
+    tail = (st[v + V_PENDING_HEAD] + st[v + V_PENDING_COUNT]) % st[v + V_QUEUES]
+    st[u64(st[v + V_PENDING_LIST]) + u64(tail)] = np.int64(q)
+    st[v + V_PENDING_COUNT] += 1
+    wake(st, st[v + V_SLOT], now)
+    return True
+
+
+@kernel
+def start_job(st, v, now):
+    """Control plane: the job's thread starts at `now`."""
+    st[v + J_STARTED] = now + 1
+    st[v + J_STOP_AT] = NEVER if st[v + J_RUNTIME] >= NEVER else now + st[v + J_RUNTIME]
+    st[v + J_NEXT_ARRIVAL] = now
+    st[v + A_STATE] = FIO
+    st[v + V_RESUME_AT] = now
+    wake(st, st[v + V_SLOT], now)
+
+
+@kernel
+def _act(mem, lines, st, tr, v, now):
+    """The atomic action of the state that the vCPU is in; returns the cycles to the next one."""
+    state = st[v + A_STATE]
+    if state == DRAIN:
+        return _drain(mem, lines, st, tr, v, now)
+    if state == ADD:
+        return _add(mem, lines, st, tr, v, now)
+    if state == KICK:
+        return _kick(mem, lines, st, tr, v, now)
+    if state == EXIT:
+        return _exit(st, tr, v, now)
+    if state == ENTER:
+        return _after_add(st, tr, v, now, 0, False)
+    if state == FIO:
+        return _fio(mem, lines, st, tr, v, now)
+    if state == REAP:
+        return _reap(st, v, now)
+    if state == IRQ:
+        return _irq(mem, lines, st, v, now)
+    if state == ENABLE:
+        return _enable(mem, lines, st, v, now)
+    if state == RECHECK:
+        return _recheck(mem, lines, st, v, now)
+    if state == RETURN:
+        return _return(st, tr, v, now)
+    if state == SLEEP:
+        st[v + A_STATE] = FIO
+        return 0
+    return NEVER  # asleep until woken
+
+
+@kernel
+def step(mem, lines, st, tr, v, now):
+    """One step of a vCPU."""
+    state = st[v + A_STATE]
+    open_to_irq = state in (FIO, ADD, REAP) or _is_asleep(state)
+    if st[v + V_PENDING_COUNT] and not st[v + V_IN_HANDLER] and open_to_irq:
+        delay = _preempt(st, v, now)
+    elif now < st[v + V_RESUME_AT]:
+        return st[v + V_RESUME_AT]  # woken for a vector that must wait
+    else:
+        delay = _act(mem, lines, st, tr, v, now)
+    if delay >= NEVER:
+        st[v + V_RESUME_AT] = NEVER
+        return NEVER
+    if not _is_asleep(st[v + A_STATE]):
+        st[v + A_BUSY] += delay
+    st[v + V_RESUME_AT] = now + delay
+    return now + delay
