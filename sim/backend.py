@@ -1,4 +1,4 @@
-"""The vhost-scsi worker and the two crossings between guest and host.
+"""The vhost-scsi worker, as the kernel runs it.
 
 The worker is one kernel thread that runs works first in first out: for each request queue the kick
 work (vhost_scsi_handle_kick) and the completion work (vhost_scsi_complete_cmd_work). A work is on
@@ -7,8 +7,6 @@ the list at most once; its QUEUED mark is cleared before it runs.
     worker     SLEEP -> TAKE -> FETCH ... -> ENABLE -> RECHECK -> TAKE -> USED ... -> SIGNAL -> TAKE
                vhost_run_work_list | vhost_get_vq_desc | vhost_enable_notify, two halves |
                vhost_add_used | vhost_signal
-    kick       crossing of a vCPU: VM exit, ioeventfd, vhost_poll_wakeup; lands in the work list
-    irq        crossing of a vector: eventfd_signal(call), irqfd, injection; lands in the vCPU
 
 Kernel 6.12 and later: a completion list per queue, last in first out inside a batch, one signal per
 batch, used.len 0. vhost_scsi_handle_vq gives up the thread after 256 requests.
@@ -16,20 +14,18 @@ batch, used.len 0. vhost_scsi_handle_vq gives up the thread after 256 requests.
 
 import numpy as np
 
-from sim import guest, record, scsi, target, vring
+from sim import record, scsi, target, vring
 from sim.agents import (
     A_BUSY,
     A_FIELDS,
     A_STATE,
     H_SEGMENTS,
     K_IRQ_INJECT,
-    K_VCPU_HALT_POLL,
-    K_VCPU_HALT_WAKE,
+    K_LIO_SUBMIT,
     K_WORKER_COMPLETE,
     K_WORKER_POP,
     K_WORKER_SUBMIT,
     K_WORKER_WAKE,
-    K_LIO_SUBMIT,
     NEVER,
     wake,
 )
@@ -74,7 +70,6 @@ WORKER_WORDS = A_FIELDS + 16
     Q_INDEX,
     Q_WORKER,  # base of its worker
     Q_IRQ_SLOT,
-    Q_IRQ,  # base of the crossing of its vector
     Q_KICK_QUEUED,
     Q_COMPLETION_QUEUED,
     Q_COMPLETIONS,  # completion list, last in first out, -1 empty
@@ -88,14 +83,8 @@ WORKER_WORDS = A_FIELDS + 16
     Q_SIGNALS,
     Q_SIGNALS_SUPPRESSED,
     Q_AHEAD_MAX,  # largest avail.idx - last_avail seen
-) = map(u64, range(18))
-HOST_QUEUE_WORDS = 18
-
-# Crossings.
-(C_SLOT, C_GUEST_QUEUE, C_HOST_QUEUE_OF, C_PENALTY_PAID, C_MERGED, C_DELIVERED) = map(
-    u64, range(A_FIELDS, A_FIELDS + 6)
-)
-CROSSING_WORDS = A_FIELDS + 6
+) = map(u64, range(17))
+HOST_QUEUE_WORDS = 17
 
 
 # ------------------------------------------------------------------------------------ work list ----
@@ -395,34 +384,3 @@ def worker_step(mem, lines, st, tr, b, now):
         return NEVER
     st[b + A_BUSY] += delay
     return now + delay
-
-
-# ------------------------------------------------------------------------------------- crossings ----
-
-
-@kernel
-def kick_step(st, c, now):
-    """The ioeventfd fires: vhost_poll_wakeup() queues the queue's kick work."""
-    guest_queue = u64(st[c + C_GUEST_QUEUE])
-    v = u64(guest_queue)
-    q = u64(st[u64(st[c + C_HOST_QUEUE_OF]) + u64(st[u64(st[v + guest.V_KICK_QUEUE]) + guest.G_INDEX])])
-    queue_vq_work(st, q, KICK_WORK, now)
-    st[c + C_DELIVERED] += 1
-    return NEVER
-
-
-@kernel
-def irq_step(st, c, now):
-    """The injected vector arrives; a vCPU that the host put to sleep must be woken first."""
-    g = u64(st[c + C_GUEST_QUEUE])
-    v = u64(st[g + guest.G_VCPU])
-    slept = now - st[v + guest.V_SLEEPING_SINCE]
-    if guest.is_halted(st, v) and slept > st[K_VCPU_HALT_POLL] and not st[c + C_PENALTY_PAID]:
-        st[c + C_PENALTY_PAID] = 1
-        return now + st[K_VCPU_HALT_WAKE]
-    st[c + C_PENALTY_PAID] = 0
-    if guest.raise_vector(st, g, now):
-        st[c + C_DELIVERED] += 1
-    else:
-        st[c + C_MERGED] += 1
-    return NEVER

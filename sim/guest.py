@@ -50,7 +50,7 @@ from sim.agents import (
 from sim.jit import kernel
 from sim.layout import PAGE_SIZE, REQ_SIZE, RESP_SIZE
 from sim.memory import load64, store64, take_cycles
-from sim.rng import below, draw, exponential, permute
+from sim.rng import below, exponential, permute
 
 u64 = np.uint64
 ONE, TWO = u64(1), u64(2)
@@ -198,24 +198,6 @@ LUN_WORDS = 2
 RESP_OFFSET = 59  # struct virtio_scsi_cmd: the response follows the larger, PI form of the request
 AIO_PLUG_THRESHOLD = 2  # fs/aio.c, io_uring.c: a submission of more than two plugs
 PLUG_MAX = 32  # block/blk.h BLK_MAX_REQUEST_COUNT: a plug is flushed at this many
-
-
-@kernel
-def block_stamp(serial, lba):
-    """What a write leaves in a block, and no other write does: serial < 2**31."""
-    return (serial * 2654435761) ^ lba
-
-
-@kernel
-def blank_stamp(lba):
-    """What a block holds that nobody ever wrote."""
-    return -1 - lba
-
-
-@kernel
-def fold(total, stamp):
-    """Fold a block's stamp into that of the request, wrapping at 64 bits."""
-    return total * 31 + stamp
 
 
 # ---------------------------------------------------------------------------------- the thread ----
@@ -446,9 +428,9 @@ def _stamp_data(mem, st, tr, q, tag):
     data = u64(st[q + G_DATA] + st[q + G_DATA_STRIDE] * tag)
     total = np.int64(0)
     for i in range(st[t + T_BLOCKS]):
-        stamp = block_stamp(st[t + T_SERIAL], st[t + T_LBA] + i) if st[t + T_WRITE] else 0
+        stamp = record.block_stamp(st[t + T_SERIAL], st[t + T_LBA] + i) if st[t + T_WRITE] else 0
         store64(mem, data + u64(512) * u64(i), stamp)
-        total = fold(total, stamp)
+        total = record.fold(total, stamp)
     tr[u64(st[t + T_ROW]) + record.R_STAMP] = total
 
 
@@ -606,7 +588,7 @@ def _finish(mem, st, tr, q, tag, now):
         data = u64(st[q + G_DATA] + st[q + G_DATA_STRIDE] * tag)
         total = np.int64(0)
         for i in range(st[t + T_BLOCKS]):
-            total = fold(total, load64(mem, data + u64(512) * u64(i)))
+            total = record.fold(total, load64(mem, data + u64(512) * u64(i)))
         tr[row + record.R_STAMP] = total
     st[u64(st[q + G_LUN]) + L_BUSY] -= 1
     st[u64(st[q + G_TAG_LIST]) + u64(st[q + G_TAG_FREE])] = tag

@@ -95,3 +95,24 @@ def new_row(st):
 def new_trace(rows: int) -> npt.NDArray[np.int64]:
     """Room for `rows` requests behind the scratch row."""
     return np.zeros((rows + 1) * ROW_WORDS, dtype=np.int64)
+
+
+# Block stamps: what tells one write's data from every other's.
+
+
+@kernel
+def block_stamp(serial, lba):
+    """What a write leaves in a block, and no other write does: serial < 2**31."""
+    return (serial * 2654435761) ^ lba
+
+
+@kernel
+def blank_stamp(lba):
+    """What a block holds that nobody ever wrote."""
+    return -1 - lba
+
+
+@kernel
+def fold(total, stamp):
+    """Fold a block's stamp into that of the request, wrapping at 64 bits."""
+    return total * 31 + stamp

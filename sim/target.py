@@ -17,7 +17,7 @@ misdirected transfer shows in the data.
 
 import numpy as np
 
-from sim import guest, record
+from sim import record
 from sim.agents import (
     A_BUSY,
     A_FIELDS,
@@ -241,7 +241,7 @@ def _transfer(mem, st, tr, media, x):
             media[block] = load64(mem, u64(at))
         else:
             stamp = media[block]
-            store64(mem, u64(at), stamp if stamp else guest.blank_stamp(lba + i))
+            store64(mem, u64(at), stamp if stamp else record.blank_stamp(lba + i))
         at += 512
         left -= 512
 

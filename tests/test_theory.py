@@ -18,7 +18,7 @@ stations = st.lists(
 
 
 def solve_markov_chain(population: int, places: list[Station]) -> tuple[float, np.ndarray]:
-    """Brute force: every state of requests going round the stations in turn, exponential service."""
+    """Brute force over every state: requests go round the stations in turn, exponential service."""
     states = [
         state
         for state in itertools.product(range(population + 1), repeat=len(places))

@@ -1,0 +1,300 @@
+"""Cost presets, and what the model makes of them.
+
+A preset (presets/*.toml) is a table of published or estimated costs, each with value, unit, range,
+grade and source. `derive` turns it into the integer cycles that the agents charge.
+
+Measured shares of a code path contain the cache misses of that path. The simulator charges misses
+separately (sim.memory), so each share is taken *net* of the line costs of the reference path:
+split ring, INDIRECT, EVENT_IDX, one request at a time. The reference path is not a number in a
+file: `reference_lines` runs it on the real ring and counts. On the reference path a share plus its
+lines is then exactly the measured total, and other rings or batches differ by the lines they touch.
+"""
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sim import scsi, vring
+from sim.errors import ConfigError
+from sim.memory import new_lines, take_cycles, touch_load
+
+u64 = np.uint64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """One row of a preset. `value` and range in `unit`; `role` is model, check or other."""
+
+    name: str
+    value: float
+    unit: str
+    minimum: float | None
+    maximum: float | None
+    grade: str
+    role: str
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A named table of parameters; cycles are cycles of `cpu_hz`."""
+
+    name: str
+    cpu_hz: int
+    parameters: Mapping[str, Parameter]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """What the agents charge, in cycles of the run's clock."""
+
+    guest_submit: int  # block layer and driver per request, net of lines
+    guest_complete: int  # completion per request, net of lines
+    guest_io_submit: int  # one io_submit or io_uring_enter
+    guest_io_getevents: int
+    kick_exit: int  # VM exit up to the ioeventfd
+    kick_signal: int  # eventfd_signal with the wake-up, in the vCPU's thread
+    kick_return: int  # back into the guest
+    irq_inject: int  # call eventfd to the handler of a running vCPU
+    irq_entry: int
+    irq_return: int
+    vcpu_halt_wake: int  # more, when the host has put the vCPU to sleep
+    vcpu_halt_poll: int  # how long it polls before it does (guest.halt_poll_ns)
+    worker_wake: int
+    worker_pop: int  # fetch, checks, mapping per request, net of lines
+    worker_submit: int  # queue_work to LIO
+    worker_complete: int  # response, used element, signal per request, net of lines
+    lio_hop: int  # queue_work until the kworker runs
+    lio_submit: int
+    lio_complete: int
+    line_hit: int
+    line_shared: int
+    line_transfer: int
+    line_cold: int
+    null_service: int  # the null medium, without the submitter that its figure includes
+
+    @property
+    def line_prices(self) -> tuple[int, int, int, int]:
+        """(hit, shared, transfer, cold), as sim.memory.new_lines wants them."""
+        return self.line_hit, self.line_shared, self.line_transfer, self.line_cold
+
+    def scaled(self, factor: int) -> 'Costs':
+        """Every cost times an integer: the whole machine that much slower."""
+        return Costs(**{k: v * factor for k, v in dataclasses.asdict(self).items()})
+
+
+def preset_folder() -> Path:
+    """Where the presets lie: inside an installed package, or at the top of a checkout."""
+    here = Path(__file__).parent
+    return here / 'presets' if (here / 'presets').is_dir() else here.parent / 'presets'
+
+
+def load_preset(name: str) -> Preset:
+    """Read a preset by name or by path of a .toml file. Errors: ConfigError, one line."""
+    path = Path(name) if name.endswith('.toml') else preset_folder() / f'{name}.toml'
+    if not path.is_file():
+        known = ', '.join(sorted(p.stem for p in preset_folder().glob('*.toml')))
+        raise ConfigError(f'run.preset: no preset {name!r}; known: {known}, or a path to a .toml')
+    try:
+        table = tomllib.loads(path.read_text(encoding='utf-8'))
+        rows = {
+            key: _parameter(key, row) for key, row in table.items() if isinstance(row, dict)
+        }
+        preset = Preset(name=table['name'], cpu_hz=int(table['cpu_hz']), parameters=rows)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f'{path}: cannot be read as a preset: {error}') from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f'{path}: not a preset: {error} is missing or wrong') from error
+    missing = sorted(MODEL_PARAMETERS - rows.keys())
+    if missing:
+        raise ConfigError(f'{path}: the preset lacks {", ".join(missing)}')
+    return preset
+
+
+def _parameter(name: str, row: Mapping[str, Any]) -> Parameter:
+    return Parameter(
+        name=name,
+        value=row['value'],
+        unit=row['unit'],
+        minimum=row.get('min'),
+        maximum=row.get('max'),
+        grade=row['grade'],
+        role=row['role'],
+        source=row['source'],
+    )
+
+
+MODEL_PARAMETERS = {
+    'guest.submit_per_cmd_batched',
+    'guest.complete_per_cmd_batched',
+    'guest.syscall_pair_per_cmd_unbatched',
+    'guest.io_submit_share_of_pair',
+    'kick.exit_to_kernel_roundtrip',
+    'kick.exit_share_before_signal',
+    'kick.eventfd_signal_plus_wakeup_cpu',
+    'vhost.worker_wakeup_latency_shallow_idle',
+    'vhost.worker_pop_share',
+    'vhost.worker_submit_hop_share',
+    'vhost.worker_complete_share',
+    'lio.core_plus_block_cpu_per_cmd',
+    'lio.submit_share_of_core',
+    'lio.workqueue_hop_latency_qd1',
+    'irq.inject_to_running_vcpu_posted',
+    'irq.guest_handler_entry_exit',
+    'irq.entry_share_of_handler',
+    'vcpu.halt_wake_penalty_no_poll',
+    'cacheline.transfer_same_socket',
+    'mem.l1_hit',
+    'mem.l3_hit',
+    'mem.dram_local',
+    'dev.null.service',
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceLines:
+    """Line costs per request on the reference path, in cycles, by the share that contains them."""
+
+    guest_submit: int
+    guest_complete: int
+    worker_pop: int
+    worker_complete: int
+
+
+def reference_lines(prices: tuple[int, int, int, int], num: int = 128) -> ReferenceLines:
+    """Run the reference path for one lap of the ring and average the line costs per request.
+
+    Split ring of `num` entries, INDIRECT, EVENT_IDX, one 4 KiB read at a time; core 0 is the
+    guest, core 1 the worker. A first lap warms the lines up.
+    """
+    desc, used_at = 0x1000, 0x1000 + 16 * num + 0x1000
+    avail, header, table, data = desc + 16 * num, 0x10008, 0x11000, 0x20000
+    mem = np.zeros(0x22000, dtype=np.uint8)
+    lines = new_lines(mem.size, 2, prices)
+    st = np.zeros(vring.driver_words(num) + 64, dtype=np.int64)
+    d, v, b = u64(64), u64(0), u64(16)
+    vring.driver_init(st, d, num, desc, avail, used_at, 1, 1)
+    vring.device_init(mem, st, v, num, desc, avail, used_at, 1, 0)
+    sums = np.zeros(4, dtype=np.int64)
+    for turn in range(2 * num):
+        if turn == num:
+            sums[:] = 0
+        scsi.write_request(mem, lines, 0, header, 0, 0, header, 0, 8 * turn, 8)
+        st[16:26] = [1, 2, 0, 0, header, 51, header + 59, 108, data, 4096]
+        vring.add(mem, lines, st, d, 0, b, 0, table)
+        vring.kick_prepare(mem, lines, st, d, 0)
+        sums[0] += take_cycles(lines, 0)
+        vring.disable_notify(mem, lines, st, v, 1)
+        vring.fetch(mem, lines, st, v, 1, b)
+        touch_load(lines, 1, header, 51)
+        vring.fetch(mem, lines, st, v, 1, b)
+        vring.enable_notify(mem, lines, st, v, 1)
+        vring.more_avail(mem, lines, st, v, 1)
+        sums[1] += take_cycles(lines, 1)
+        scsi.write_response(mem, lines, 1, header + 59, 0, 0, 0, 0)
+        vring.add_used(mem, lines, st, v, 1, 0, 0)
+        vring.signal_needed(mem, lines, st, v, 1)
+        sums[2] += take_cycles(lines, 1)
+        vring.vring_interrupt(mem, lines, st, d, 0)
+        vring.disable_cb(mem, lines, st, d, 0)
+        vring.get_buf(mem, lines, st, d, 0)
+        scsi.read_response(mem, lines, 0, header + 59)
+        vring.get_buf(mem, lines, st, d, 0)
+        vring.enable_cb_prepare(mem, lines, st, d, 0)
+        vring.more_used(mem, lines, st, d, 0)
+        sums[3] += take_cycles(lines, 0)
+    submit, pop, complete, finish = (int(total) // num for total in sums)
+    return ReferenceLines(
+        guest_submit=submit, guest_complete=finish, worker_pop=pop, worker_complete=complete
+    )
+
+
+def derive(
+    preset: Preset, overrides: Mapping[str, float], cpu_hz: int, halt_poll_ns: int
+) -> Costs:
+    """The cycles that the agents charge at `cpu_hz`.
+
+    `overrides` maps parameter names to ns (percent for shares). Errors: ConfigError for an unknown
+    name, and for a share that is smaller than the line costs it is said to contain.
+    """
+    for name in overrides:
+        if name not in preset.parameters:
+            near = difflib.get_close_matches(name, preset.parameters, n=1)
+            hint = f'; did you mean {near[0]}?' if near else ''
+            raise ConfigError(f'costs.{name}: no such parameter in {preset.name}{hint}')
+        if name not in MODEL_PARAMETERS:
+            role = preset.parameters[name].role
+            raise ConfigError(f'costs.{name}: has role {role!r}, the model does not charge it')
+
+    def percent(name: str) -> int:
+        share = int(overrides.get(name, preset.parameters[name].value))
+        if not 0 <= share <= 100:
+            raise ConfigError(f'costs.{name}: {share} is not a percentage (0..100)')
+        return share
+
+    def cycles(name: str) -> int:
+        if name in overrides:
+            return round(overrides[name] * cpu_hz / 10**9)
+        row = preset.parameters[name]
+        return round(row.value * cpu_hz / (preset.cpu_hz if row.unit == 'cycles' else 10**9))
+
+    def split(name: str, share: str) -> tuple[int, int]:
+        whole = cycles(name)
+        first = whole * percent(share) // 100
+        return first, whole - first
+
+    prices = (
+        cycles('mem.l1_hit'),
+        cycles('mem.l3_hit'),
+        cycles('cacheline.transfer_same_socket'),
+        cycles('mem.dram_local'),
+    )
+    lines = reference_lines(prices)
+
+    def net(name: str, inside: int) -> int:
+        gross = cycles(name)
+        if gross < inside:
+            raise ConfigError(
+                f'costs.{name}: {gross} cycles are less than the {inside} cycles of cache-line '
+                'costs that the share contains; raise it or lower the line costs'
+            )
+        return gross - inside
+
+    io_submit, io_getevents = split(
+        'guest.syscall_pair_per_cmd_unbatched', 'guest.io_submit_share_of_pair'
+    )
+    kick_exit, kick_return = split('kick.exit_to_kernel_roundtrip', 'kick.exit_share_before_signal')
+    irq_entry, irq_return = split('irq.guest_handler_entry_exit', 'irq.entry_share_of_handler')
+    lio_submit, lio_complete = split('lio.core_plus_block_cpu_per_cmd', 'lio.submit_share_of_core')
+    return Costs(
+        guest_submit=net('guest.submit_per_cmd_batched', lines.guest_submit),
+        guest_complete=net('guest.complete_per_cmd_batched', lines.guest_complete),
+        guest_io_submit=io_submit,
+        guest_io_getevents=io_getevents,
+        kick_exit=kick_exit,
+        kick_signal=cycles('kick.eventfd_signal_plus_wakeup_cpu'),
+        kick_return=kick_return,
+        irq_inject=cycles('irq.inject_to_running_vcpu_posted'),
+        irq_entry=irq_entry,
+        irq_return=irq_return,
+        vcpu_halt_wake=cycles('vcpu.halt_wake_penalty_no_poll'),
+        vcpu_halt_poll=round(halt_poll_ns * cpu_hz / 10**9),
+        worker_wake=cycles('vhost.worker_wakeup_latency_shallow_idle'),
+        worker_pop=net('vhost.worker_pop_share', lines.worker_pop),
+        worker_submit=cycles('vhost.worker_submit_hop_share'),
+        worker_complete=net('vhost.worker_complete_share', lines.worker_complete),
+        lio_hop=cycles('lio.workqueue_hop_latency_qd1'),
+        lio_submit=lio_submit,
+        lio_complete=lio_complete,
+        line_hit=prices[0],
+        line_shared=prices[1],
+        line_transfer=prices[2],
+        line_cold=prices[3],
+        null_service=max(0, cycles('dev.null.service') - lio_submit - lio_complete),
+    )

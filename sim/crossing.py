@@ -1,0 +1,61 @@
+"""The two crossings between guest and host, an agent for each direction.
+
+    kick   one per vCPU: VM exit, ioeventfd, vhost_poll_wakeup(); ends in the worker's list
+    irq    one per vector: eventfd_signal(call), irqfd, injection (and the wake-up of a vCPU that
+           the host has put to sleep); ends in the vCPU
+
+While an interrupt is on its way further signals of the same vector merge with it.
+"""
+
+import numpy as np
+
+from sim import backend, guest
+from sim.agents import A_FIELDS, K_VCPU_HALT_POLL, K_VCPU_HALT_WAKE, NEVER
+from sim.jit import kernel
+
+u64 = np.uint64
+
+KICK_STATES = ('fly',)
+IRQ_STATES = ('fly', 'wake')
+
+(
+    C_VCPU,  # kick: base of the vCPU whose crossing it is
+    C_HOST_QUEUES,  # kick: table of the host queues' bases, by queue index
+    C_GUEST_QUEUE,  # irq: base of the queue whose vector it is
+    C_WAKES,  # irq: times the host had to wake the vCPU
+    C_MERGED,  # irq: the vector was pending already
+    C_DELIVERED,
+) = map(u64, range(A_FIELDS, A_FIELDS + 6))
+CROSSING_WORDS = A_FIELDS + 6
+
+A_STATE = u64(0)
+FLY, WAKE = 0, 1
+
+
+@kernel
+def kick_step(st, c, now):
+    """The ioeventfd fires, in the context of the vCPU thread."""
+    g = u64(st[u64(st[c + C_VCPU]) + guest.V_KICK_QUEUE])
+    q = u64(st[u64(st[c + C_HOST_QUEUES]) + u64(st[g + guest.G_INDEX])])
+    backend.queue_vq_work(st, q, backend.KICK_WORK, now)
+    st[c + C_DELIVERED] += 1
+    return NEVER
+
+
+@kernel
+def irq_step(st, c, now):
+    """The vector arrives. Halt polling keeps a vCPU awake for a while after HLT; later the host
+    must wake its thread first (kvm_vcpu_block)."""
+    g = u64(st[c + C_GUEST_QUEUE])
+    v = u64(st[g + guest.G_VCPU])
+    halted = now - st[v + guest.V_SLEEPING_SINCE]
+    if st[c + A_STATE] == FLY and guest.is_halted(st, v) and halted > st[K_VCPU_HALT_POLL]:
+        st[c + A_STATE] = WAKE
+        st[c + C_WAKES] += 1
+        return now + st[K_VCPU_HALT_WAKE]
+    st[c + A_STATE] = FLY
+    if guest.raise_vector(st, g, now):
+        st[c + C_DELIVERED] += 1
+    else:
+        st[c + C_MERGED] += 1
+    return NEVER
