@@ -32,7 +32,7 @@ NEVER = 1 << 62
     H_SERIAL,  # serial number of the next I/O
     H_SEGMENTS,  # data segments that a command can hold
     H_DISK_ORDER,  # how many transfers the disk has made
-    H_STOPPED_AT,  # after the end of the workload: no step may start an I/O
+    H_NOW,  # when the last step was performed
 ) = map(u64, range(16))
 
 # Costs in cycles (sim.costs.Costs has the same names and explains them).

@@ -1,0 +1,92 @@
+"""QEMU's -device string, as on its command line: 'vhost-scsi-pci,num_queues=4,event_idx=off'."""
+
+import json
+from dataclasses import fields
+
+from sim.errors import ConfigError, shown
+from sim.formats import Given, fold, nearest
+
+WHERE = '-device'
+
+# Understood by QEMU and without effect on the data path.
+NOTED = {
+    'id': 'a name',
+    'bus': 'the place on the PCI bus costs nothing here',
+    'addr': 'the place on the PCI bus costs nothing here',
+    'acpi_index': 'the place on the PCI bus costs nothing here',
+    'multifunction': 'the place on the PCI bus costs nothing here',
+    'vectors': 'each request queue has a vector of its own',
+    'vhostfd': 'no file is opened',
+    'rombar': 'the firmware is not modelled',
+    'romfile': 'the firmware is not modelled',
+    'any_layout': 'Linux lays out its requests the same way with and without',
+    'notify_on_empty': 'Linux does not ask for it',
+    'queue_reset': 'no queue is reset',
+    'disable_legacy': 'the guest driver is a modern one',
+    'ats': 'there is no IOMMU',
+}
+# Understood, with one value that is modelled.
+ONLY = {
+    'ioeventfd': (True, 'kicks through the QEMU process are not modelled'),
+    'iommu_platform': (False, 'a virtual IOMMU is not modelled'),
+    'disable_modern': (False, 'the legacy ring layout is not modelled'),
+    'modern_pio_notify': (False, 'kicks by port I/O are not modelled'),
+    'page_per_vq': (False, 'a doorbell page per queue is not modelled'),
+}
+WORDS = {
+    **dict.fromkeys(('on', 'yes', 'true', 'y'), True),
+    **dict.fromkeys(('off', 'no', 'false', 'n'), False),
+}
+
+
+def parse_device(text: str) -> tuple[dict[str, Given], list[str]]:
+    """The device section's keys in a -device string or its JSON form, and notes on what is ignored.
+
+    Raises ConfigError for an unknown property or one whose effect is not modelled.
+    """
+    from sim.config import Device  # the reader of configs reads us, too
+
+    known = {field.name for field in fields(Device)}
+    found: dict[str, Given] = {}
+    notes: list[str] = []
+    for name, value in pairs(text):
+        key = fold(name)
+        if key in known:
+            found[key] = Given(value, WHERE)
+        elif key in NOTED:
+            notes.append(f'{WHERE}: {name} has no effect here: {NOTED[key]}')
+        elif key in ONLY:
+            wanted, reason = ONLY[key]
+            if WORDS.get(str(value).lower()) is not wanted:
+                raise ConfigError(f'{WHERE}: {name}={value}: {reason}; take it out')
+        else:
+            close = nearest(key, {*known, *NOTED, *ONLY})
+            raise ConfigError(f'{WHERE}: no property {shown(name)}; the nearest is {close!r}')
+    return found, notes
+
+
+def pairs(text: str) -> list[tuple[str, object]]:
+    """The properties in the order of the text, the driver under the name 'driver'."""
+    rest = text.strip().removeprefix('-device ').strip()
+    if rest.startswith('{'):
+        return json_pairs(rest)
+    # ',,' is a comma inside a value.
+    parts = [part.replace('\0', ',') for part in rest.replace(',,', '\0').split(',')]
+    result: list[tuple[str, object]] = []
+    for position, part in enumerate(parts):
+        name, equals, value = part.partition('=')
+        if not name.strip():
+            raise ConfigError(f'{WHERE}: a property without a name in {shown(text)}')
+        if position == 0 and not equals:
+            result.append(('driver', name.strip()))
+        else:  # a bare name switches on, as in old command lines
+            result.append((name.strip(), value.strip() if equals else 'on'))
+    return result
+
+
+def json_pairs(text: str) -> list[tuple[str, object]]:
+    """The properties of the JSON form that libvirt writes."""
+    try:
+        return list(json.loads(text).items())
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f'{WHERE}: not valid JSON: {error}') from None

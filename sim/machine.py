@@ -1,0 +1,434 @@
+"""Builds the world from a config: the only file that knows every part.
+
+The world is five arrays: guest memory, line ownership, the agents' state, the trace, the medium.
+Guest memory holds, per request queue, the ring as a modern PCI driver lays it out, then per tag the
+command (struct virtio_scsi_cmd behind its scsi_cmnd), an indirect table and a page-aligned data
+buffer.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from sim import agents, backend, crossing, guest, memory, record, rng, target, vring
+from sim.agents import A_STATE, NEVER
+Config = Workload = object
+from sim.costs import Costs
+from sim.layout import PAGE_SIZE, vring_offsets
+from sim.units import ns_to_cycles
+
+Words = npt.NDArray[np.int64]
+
+# Where a command lies in its tag's memory: 832 bytes apart and 8 bytes into a line, as the slab
+# places scsi_cmnd with virtio_scsi_cmd behind it in a Linux 6.1 guest.
+HEADER_STRIDE = 832
+HEADER_OFFSET = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobPlan:
+    """One clone of a job: on which vCPU it runs, in which phase, and its words in the stretch."""
+
+    number: int
+    job: int  # index in config.jobs
+    phase: int
+    vcpu: int
+    workload: Workload
+    words: Words
+
+
+@dataclass(kw_only=True)
+class Machine:
+    """The arrays, and where everything stands in them."""
+
+    mem: npt.NDArray[np.uint8]
+    lines: Words
+    st: Words
+    tr: Words
+    media: Words
+    costs: Costs
+    kinds: tuple[int, ...]  # of each slot
+    names: tuple[str, ...]
+    bases: tuple[int, ...]
+    guest_queues: tuple[int, ...]
+    host_queues: tuple[int, ...]
+    devices: tuple[int, ...]
+    plans: tuple[JobPlan, ...]
+    row_margin: int
+
+    def field(self, base: int, name: np.uint64) -> int:
+        """One word of a stretch."""
+        return int(self.st[base + int(name)])
+
+    def slots_of(self, kind: int) -> list[int]:
+        """Slots of one kind of agent."""
+        return [slot for slot, k in enumerate(self.kinds) if k == kind]
+
+    def grow_trace(self) -> None:
+        """Double the trace; what is written stays."""
+        grown = np.zeros(2 * self.tr.size, dtype=np.int64)
+        grown[: self.tr.size] = self.tr
+        self.tr = grown
+        self._set_high_water()
+
+    def _set_high_water(self) -> None:
+        self.st[int(agents.H_ROWS_HIGH)] = self.tr.size - self.row_margin * record.ROW_WORDS
+
+    def start_phase(self, phase: int, now: int) -> int:
+        """Control: start the jobs of a phase at `now`; returns how many there are."""
+        started = 0
+        for plan in self.plans:
+            if plan.phase == phase:
+                base = self.bases[plan.vcpu]
+                first = base + int(guest.J_NUMBER)
+                self.st[first : first + plan.words.size] = plan.words
+                guest.start_job(self.st, np.uint64(base), now)
+                started += 1
+        return started
+
+
+@dataclass
+class _Arena:
+    """Hands out words of the state array, and later bytes of guest memory."""
+
+    used: int
+    unit: int = 1
+    names: list[str] = field(default_factory=list)
+
+    def take(self, size: int, align: int = 1) -> int:
+        start = -(-self.used // align) * align
+        self.used = start + size
+        return start
+
+
+def build(config: Config, costs: Costs, *, record_requests: bool = True) -> Machine:
+    """The machine at time zero, endpoint set, no job started."""
+    return _Builder(config, costs, record_requests).build()
+
+
+class _Builder:
+    def __init__(self, config: Config, costs: Costs, record_requests: bool) -> None:
+        self.config = config
+        self.costs = costs
+        self.record_requests = record_requests
+        self.num = config.device.virtqueue_size
+        self.vcpus = config.guest.vcpus
+        self.queues = min(config.device.num_queues, self.vcpus)
+        self.segments = max(-(-job.bs // PAGE_SIZE) for job in config.jobs)
+        self.depth = max(job.iodepth for job in config.jobs)
+        self.words = _Arena(agents.WORLD_WORDS)
+        self.bytes = _Arena(PAGE_SIZE)
+        self.writes: list[tuple[int, int]] = []  # (offset, value) once the arrays exist
+
+    def put(self, base: int, name: np.uint64, value: int) -> None:
+        self.writes.append((base + int(name), value))
+
+    # ---- the order of this function is the order of slots: at one time agents go in it
+
+    def build(self) -> Machine:
+        kinds = (
+            [agents.VCPU] * self.vcpus
+            + [agents.KICK] * self.vcpus
+            + [agents.IRQ] * self.queues
+            + [agents.WORKER, agents.LIO_SUBMIT, agents.DISK, agents.LIO_COMPLETE]
+        )
+        sizes = {
+            agents.VCPU: guest.VCPU_WORDS,
+            agents.KICK: crossing.CROSSING_WORDS,
+            agents.IRQ: crossing.CROSSING_WORDS,
+            agents.WORKER: backend.WORKER_WORDS,
+            agents.LIO_SUBMIT: target.KWORKER_WORDS,
+            agents.DISK: target.DISK_WORDS,
+            agents.LIO_COMPLETE: target.KWORKER_WORDS,
+        }
+        bases = [self.words.take(sizes[kind]) for kind in kinds]
+        self.vcpu = bases[: self.vcpus]
+        self.kick = bases[self.vcpus : 2 * self.vcpus]
+        self.irq = bases[2 * self.vcpus : 2 * self.vcpus + self.queues]
+        self.worker, self.lio_submit, self.disk, self.lio_complete = bases[-4:]
+        self.guest_queues = [self.words.take(guest.GUEST_QUEUE_WORDS) for _ in range(self.queues)]
+        self.host_queues = [self.words.take(backend.HOST_QUEUE_WORDS) for _ in range(self.queues)]
+        self.drivers = [self.words.take(vring.driver_words(self.num)) for _ in range(self.queues)]
+        self.devices = [self.words.take(vring.DEVICE_WORDS) for _ in range(self.queues)]
+        self.lun = self.words.take(guest.LUN_WORDS)
+        self.put(self.lun, guest.L_DEPTH, min(self.config.device.cmd_per_lun, self.num))
+        rings = [self._queue(index) for index in range(self.queues)]
+        for index in range(self.vcpus):
+            self._vcpu(index)
+        self._worker()
+        self._target()
+        plans = self._plans()
+        machine = self._assemble(kinds, bases, plans)
+        for index, (desc, avail, used) in enumerate(rings):
+            self._init_ring(machine, index, desc, avail, used)
+        return machine
+
+    def _assemble(self, kinds: list[int], bases: list[int], plans: list[JobPlan]) -> Machine:
+        slots = len(kinds)
+        due, kind, base, woken = (self.words.take(slots) for _ in range(4))
+        woken = self.words.take(64 * slots)  # a slot may be woken more than once in a stretch
+        st = np.zeros(self.words.used, dtype=np.int64)
+        for offset, value in self.writes:
+            st[offset] = value
+        st[due : due + slots] = NEVER
+        st[kind : kind + slots] = kinds
+        st[base : base + slots] = bases
+        heads = (
+            (agents.H_SLOTS, slots),
+            (agents.H_DUE, due),
+            (agents.H_KIND, kind),
+            (agents.H_BASE, base),
+            (agents.H_WOKEN, woken),
+            (agents.H_SEGMENTS, self.segments),
+            (agents.H_ROW_WORDS, record.ROW_WORDS if self.record_requests else 0),
+            (agents.H_ROWS, record.ROW_WORDS if self.record_requests else 0),
+        )
+        for name, value in heads:
+            st[int(name)] = value
+        for index, name in enumerate(agents.COSTS):
+            st[16 + index] = getattr(self.costs, name)
+        st[agents.LOG_TABLE : agents.LOG_TABLE + 1025] = rng.log_table()
+        mem = np.zeros(-(-self.bytes.used // PAGE_SIZE) * PAGE_SIZE, dtype=np.uint8)
+        cores = self.vcpus + 1
+        limits = [int(plan.words[int(guest.J_LIMIT - guest.J_NUMBER)]) for plan in plans]
+        rows = sum(limit for limit in limits if limit < NEVER) or 1 << 16
+        margin = 2 * self.depth * self.vcpus + 64
+        machine = Machine(
+            mem=mem,
+            lines=memory.new_lines(mem.size, cores, self.costs.line_prices),
+            st=st,
+            tr=record.new_trace(min(rows, 1 << 22) + margin + 1),
+            media=np.zeros(self.config.target.size // 512, dtype=np.int64),
+            costs=self.costs,
+            kinds=tuple(kinds),
+            names=self._names(),
+            bases=tuple(bases),
+            guest_queues=tuple(self.guest_queues),
+            host_queues=tuple(self.host_queues),
+            devices=tuple(self.devices),
+            plans=tuple(plans),
+            row_margin=margin,
+        )
+        machine._set_high_water()
+        return machine
+
+    def _names(self) -> tuple[str, ...]:
+        each = [f'vcpu{i}' for i in range(self.vcpus)]
+        each += [f'kick{i}' for i in range(self.vcpus)]
+        each += [f'irq{i}' for i in range(self.queues)]
+        return (*each, 'vhost', 'lio_submit', 'disk', 'lio_complete')
+
+    # ---- the parts
+
+    def _queue(self, index: int) -> tuple[int, int, int]:
+        """Memory and both sides of one request queue; returns where its ring lies."""
+        num, segments = self.num, self.segments
+        g, q, room = self.guest_queues[index], self.host_queues[index], 8 + 2 * (segments + 2)
+        avail, used, size = vring_offsets(num, align=64)
+        desc = self.bytes.take(size, PAGE_SIZE)
+        headers = self.bytes.take(HEADER_STRIDE * num, PAGE_SIZE) + HEADER_OFFSET
+        table_stride = 64
+        while table_stride < 16 * (segments + 2):
+            table_stride *= 2  # kmalloc size classes
+        tables = self.bytes.take(table_stride * num, PAGE_SIZE)
+        data_stride = PAGE_SIZE * segments
+        data = self.bytes.take(data_stride * num, PAGE_SIZE)
+        tags = self.words.take(int(guest.TAG_WORDS) * num)
+        tag_list = self.words.take(num)
+        rows = self.words.take(num)
+        command_words = int(target.X_DATA) + 2 * (segments + 1)
+        values = (
+            (guest.G_DRIVER, self.drivers[index]),
+            (guest.G_INDEX, index),
+            (guest.G_NUM, num),
+            (guest.G_VCPU, self.vcpu[index]),
+            (guest.G_VCPU_SLOT, index),
+            (guest.G_TAG_FREE, num),
+            (guest.G_TAG_LIST, tag_list),
+            (guest.G_TAGS, tags),
+            (guest.G_HEADERS, headers),
+            (guest.G_HEADER_STRIDE, HEADER_STRIDE),
+            (guest.G_TABLES, tables),
+            (guest.G_TABLE_STRIDE, table_stride),
+            (guest.G_DATA, data),
+            (guest.G_DATA_STRIDE, data_stride),
+            (guest.G_BUFFERS, self.words.take(room)),
+            (guest.G_DISPATCH_HEAD, -1),
+            (guest.G_DISPATCH_TAIL, -1),
+            (guest.G_WAITER_ROOM, self.vcpus),
+            (guest.G_WAITER_LIST, self.words.take(self.vcpus)),
+            (guest.G_LUN, self.lun),
+            (guest.G_ROW_OF_HEAD, rows),
+            (guest.G_TARGET, self.config.device.boot_tpgt),
+        )
+        for name, value in values:
+            self.put(g, name, value)
+        for place in range(num):
+            self.writes.append((tag_list + place, num - 1 - place))
+        values = (
+            (backend.Q_DEVICE, self.devices[index]),
+            (backend.Q_INDEX, index),
+            (backend.Q_WORKER, self.worker),
+            (backend.Q_IRQ_SLOT, 2 * self.vcpus + index),
+            (backend.Q_COMPLETIONS, -1),
+            (backend.Q_BUFFERS, self.words.take(8 + 2 * 1024)),
+            (backend.Q_COMMANDS, self.words.take(command_words * num)),
+            (backend.Q_COMMAND_WORDS, command_words),
+            (backend.Q_ROW_OF_HEAD, rows),
+            (backend.Q_TARGET, self.config.device.boot_tpgt),
+            (backend.Q_LUN_BLOCKS, self.config.target.size // 512),
+            (backend.Q_BACKEND, 1),
+        )
+        for name, value in values:
+            self.put(q, name, value)
+        self.put(self.irq[index], crossing.C_GUEST_QUEUE, g)
+        return desc, desc + avail, desc + used
+
+    def _init_ring(self, machine: Machine, index: int, desc: int, avail: int, used: int) -> None:
+        device = self.config.device
+        event_idx, indirect = int(device.event_idx), int(device.indirect_desc)
+        d, v = np.uint64(self.drivers[index]), np.uint64(self.devices[index])
+        st, num = machine.st, self.num
+        vring.driver_init(st, d, num, desc, avail, used, event_idx, indirect)
+        vring.device_init(machine.mem, st, v, num, desc, avail, used, event_idx, 0)
+
+    def _vcpu(self, index: int) -> None:
+        v = self.vcpu[index]
+        values = (
+            (guest.V_CORE, index),
+            (guest.V_SLOT, index),
+            (guest.V_RESUME_AT, NEVER),
+            (guest.V_FINISHING, -1),
+            (guest.V_TAG, -1),
+            (guest.V_QUEUES, self.queues),
+            (guest.V_PENDING_LIST, self.words.take(self.queues)),
+            (guest.V_QUEUE, self.guest_queues[index % self.queues]),
+            (guest.V_KICK_SLOT, self.vcpus + index),
+            (guest.V_BATCH_LIST, self.words.take(2 * self.num + 64)),
+        )
+        for name, value in values:
+            self.put(v, name, value)
+        if index == 0:
+            self.host_queue_table = self.words.take(self.queues)
+            for place, base in enumerate(self.host_queues):
+                self.writes.append((self.host_queue_table + place, base))
+        self.put(self.kick[index], crossing.C_VCPU, v)
+        self.put(self.kick[index], crossing.C_HOST_QUEUES, self.host_queue_table)
+
+    def _worker(self) -> None:
+        room = 2 * self.queues
+        values = (
+            (backend.B_SLOT, 2 * self.vcpus + self.queues),
+            (backend.B_CORE, self.vcpus),
+            (backend.B_WORK_ROOM, room),
+            (backend.B_WORK_LIST, self.words.take(2 * room)),
+            (backend.B_COMMAND, -1),
+            (backend.B_BATCH, -1),
+            (backend.B_LIO, self.lio_submit),
+        )
+        for name, value in values:
+            self.put(self.worker, name, value)
+
+    def _target(self) -> None:
+        first = 2 * self.vcpus + self.queues + 1
+        for place, base in ((0, self.lio_submit), (2, self.lio_complete)):
+            self.put(base, target.W_SLOT, first + place)
+            self.put(base, target.W_HEAD, -1)
+        self.put(self.lio_submit, target.W_PEER, self.disk)
+        spec, hz = self.config.target, self.config.host.cpu_hz
+        commands = self.num * self.queues
+        null = spec.kind == 'null'
+        lanes = commands if null else spec.lanes
+        spread = spec.kind == 'exponential' or (
+            spec.kind == 'lanes' and spec.distribution == 'exponential'
+        )
+        key = rng.stream_key(self.config.run.seed, 'target.lun0.service')
+        values = (
+            (target.D_SLOT, first + 1),
+            (target.D_SERVICE, self.costs.null_service if null else ns_to_cycles(spec.service, hz)),
+            (target.D_EXPONENTIAL, int(spread)),
+            (target.D_SERIAL, ns_to_cycles(spec.serial, hz) if spec.kind == 'lanes' else 0),
+            (target.D_KEY, key),
+            (target.D_LANES, lanes),
+            (target.D_LANE_FREE, self.words.take(lanes)),
+            (target.D_HEAP, self.words.take(target.HEAP_WORDS * (commands + 1))),
+            (target.D_LIO_COMPLETE, self.lio_complete),
+            (target.D_BLOCKS, spec.size // 512),
+        )
+        for name, value in values:
+            self.put(self.disk, name, value)
+
+    # ---- the work
+
+    def _plans(self) -> list[JobPlan]:
+        plans: list[JobPlan] = []
+        for phase, members in enumerate(self.config.phases):
+            vcpu = 0
+            for job in members:
+                for clone in range(self.config.jobs[job].numjobs):
+                    plans.append(self._plan(len(plans), job, clone, phase, vcpu))
+                    vcpu += 1
+        return plans
+
+    def _plan(self, number: int, job: int, clone: int, phase: int, vcpu: int) -> JobPlan:
+        work, hz = self.config.jobs[job], self.config.host.cpu_hz
+        seed = self.config.run.seed if work.randseed is None else work.randseed
+        percent = 100 - work.rwmixread
+        if work.rw in ('read', 'randread'):
+            percent = 0
+        elif work.rw in ('write', 'randwrite'):
+            percent = 100
+        size = work.size or self.config.target.size
+        depth = work.iodepth
+        free = self.words.take(depth)
+        for place in range(depth):
+            self.writes.append((free + place, depth - 1 - place))
+        rate = 0 if work.rate_iops is None else -(-hz // work.rate_iops)
+        runtime = NEVER if work.runtime is None else ns_to_cycles(work.ramp_time + work.runtime, hz)
+        values = (
+            (guest.J_NUMBER, number),
+            (guest.J_URING, int(work.ioengine == 'io_uring')),
+            (guest.J_WRITE_PERCENT, percent),
+            (guest.J_RANDOM, int(work.rw.startswith('rand'))),
+            (guest.J_RANDOM_MAP, int(not work.norandommap)),
+            (guest.J_BLOCKS, work.bs // 512),
+            (guest.J_SEGMENTS, -(-work.bs // PAGE_SIZE)),
+            (guest.J_REGION, size // work.bs),
+            (guest.J_DEPTH, depth),
+            (guest.J_BATCH, work.iodepth_batch_submit),
+            (guest.J_REAP_MIN, work.iodepth_batch_complete_min),
+            (guest.J_REAP_MAX, work.iodepth_batch_complete_max),
+            (guest.J_LIMIT, NEVER if work.io_limit is None else work.io_limit),
+            (guest.J_RUNTIME, runtime),
+            (guest.J_THINK, ns_to_cycles(work.thinktime, hz)),
+            (guest.J_RATE, rate),
+            (guest.J_POISSON, int(work.rate_process == 'poisson')),
+            (guest.J_KEY_PLACE, rng.stream_key(seed, f'job{job}.{clone}.place')),
+            (guest.J_KEY_MIX, rng.stream_key(seed, f'job{job}.{clone}.mix')),
+            (guest.J_KEY_ARRIVAL, rng.stream_key(seed, f'job{job}.{clone}.arrival')),
+            (guest.J_FREE_COUNT, depth),
+            (guest.J_FREE_LIST, free),
+            (guest.J_PREPARED_LIST, self.words.take(depth)),
+            (guest.J_DONE_LIST, self.words.take(depth)),
+            (guest.J_UNITS, self.words.take(int(guest.UNIT_WORDS) * depth)),
+        )
+        words = np.zeros(guest.VCPU_WORDS - int(guest.J_NUMBER), dtype=np.int64)
+        for name, value in values:
+            words[int(name - guest.J_NUMBER)] = value
+        return JobPlan(
+            number=number, job=job, phase=phase, vcpu=vcpu, workload=work, words=words
+        )
+
+
+def states_of(kind: int) -> list[str]:
+    """Names of the states of a kind of agent, for humans."""
+    return {
+        agents.VCPU: guest.STATES,
+        agents.WORKER: backend.STATES,
+        agents.KICK: list(crossing.KICK_STATES),
+        agents.IRQ: list(crossing.IRQ_STATES),
+    }.get(kind, ['sleep', 'run'])
+
+
+__all__ = ['A_STATE', 'JobPlan', 'Machine', 'build', 'states_of']
