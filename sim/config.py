@@ -1,4 +1,4 @@
-"""The experiment as data: every key, its default and its limits, read from wherever it is given.
+"""The experiment as data: read from wherever it is given, checked, complete.
 
     load(fio='job.fio', device='vhost-scsi-pci,num_queues=4', sets=['target.service=50us'])
 
@@ -10,247 +10,50 @@ real stack refuses has been refused. docs/reference/config.md has the table of t
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields
-from decimal import Decimal
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from sim.errors import ConfigError, shown
 from sim.formats import Given, fold, nearest
-from sim.units import format_time, parse_size, parse_time_ns
+from sim.formats.fio import parse_job_file
+from sim.formats.keys import (
+    COST,
+    SECTIONS,
+    TARGET_KEYS,
+    Device,
+    Guest,
+    Host,
+    Key,
+    Qemu,
+    Run,
+    Target,
+    Workload,
+    aliases_of,
+    fields_of,
+)
+from sim.formats.qemu import parse_device
+from sim.formats.toml import Where, read_toml, toml_table
+from sim.formats.values import convert
+from sim.units import format_time
 
-DAY_NS = 86_400 * 10**9
+__all__ = [
+    'Config', 'ConfigError', 'Device', 'Guest', 'Host', 'Qemu', 'Run', 'Target', 'Workload',
+    'from_effective', 'load',
+]  # fmt: skip
+
 PAGE = 4096
-REQUESTS_DEFAULT = 20_000
-AUTO: Any = None  # chosen by load(), from the rest of the config
+SEG_MAX = 126  # pages of one request: VIRTIO_SCSI's seg_max without seg_max_adjust
+MAX_IO_VQS = 128  # drivers/vhost/scsi.c, module parameter max_io_vqs
+SECTOR = 512
 
-KERNELS = ('6.1', '6.12', '7.2')
-
-
-@dataclass(frozen=True, kw_only=True)
-class Key:
-    """What may stand in a key: kind is int, count, size, extent, time, bool, choice or text.
-
-    A count takes fio's suffixes, an extent is a size or a percentage of the LUN. `low` and `high`
-    are inclusive, in ns for times. A valid value that is not in `only` is not modelled yet.
-    """
-
-    kind: str
-    help: str
-    low: int = 0
-    high: int = 2**63 - 1
-    unit: str | None = None
-    choices: tuple[str, ...] = ()
-    synonyms: Mapping[str, str] = field(default_factory=dict)
-    pattern: str = ''
-    only: tuple[object, ...] = ()
-    alias: str = ''
-
-
-def key(default: Any, kind: str, help: str, **limits: Any) -> Any:
-    """A field of a section."""
-    return field(default=default, metadata={'key': Key(kind=kind, help=help, **limits)})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Workload:
-    """One fio job: numjobs clones of a thread, each on a vCPU of its own."""
-
-    name: str = key(AUTO, 'text', 'name of the job; auto is job1, job2, ...')
-    rw: str = key(
-        'randread', 'choice', 'direction and order of the I/O', alias='readwrite',
-        choices=('read', 'write', 'randread', 'randwrite', 'rw', 'randrw'),
-        synonyms={'readwrite': 'rw'},
-    )  # fmt: skip
-    bs: int = key(
-        4096, 'size', 'bytes of a request, a multiple of 512', low=512, alias='blocksize'
-    )
-    iodepth: int = key(1, 'int', 'requests that a clone keeps in flight', low=1, high=65536)
-    iodepth_batch_submit: int = key(
-        1, 'int', 'requests given to the kernel at once', low=1, high=65536, alias='iodepth_batch'
-    )
-    iodepth_batch_complete_min: int = key(
-        1, 'int', 'completions to wait for', low=1, high=65536, alias='iodepth_batch_complete'
-    )
-    iodepth_batch_complete_max: int = key(
-        AUTO, 'int', 'completions to take at once; auto is the minimum', low=1, high=65536
-    )
-    numjobs: int = key(1, 'int', 'clones of the job', low=1, high=1024)
-    rwmixread: int = key(
-        50, 'int', 'percent of reads in a mix (rwmixwrite: of writes)', high=100, alias='rwmixwrite'
-    )
-    size: int | None = key(
-        None, 'extent', 'part of the LUN that is used, from its start; none is all of it', low=512
-    )
-    runtime: int | None = key(None, 'time', 'longest time to run', unit='s', low=1, high=DAY_NS)
-    time_based: bool = key(False, 'bool', 'start over at the end of size, until runtime is over')
-    number_ios: int | None = key(None, 'count', 'requests a clone issues', low=1, high=10**9)
-    ramp_time: int = key(0, 'time', 'time to run before measuring', unit='s', high=DAY_NS)
-    rate_iops: int | None = key(
-        None, 'count', 'cap on requests per second of a clone', low=1, high=10**9
-    )
-    rate_process: str = key(
-        'linear', 'choice', 'how rate_iops spaces requests', choices=('linear', 'poisson')
-    )
-    thinktime: int = key(0, 'time', 'pause after each request', unit='us', high=DAY_NS)
-    randseed: int | None = key(None, 'int', 'seed of the job; none is from run.seed')
-    ioengine: str = key(
-        'libaio', 'choice', 'the system calls of the job', choices=('libaio', 'io_uring')
-    )
-    group_reporting: bool = key(False, 'bool', 'report the clones as one')
-    stonewall: bool = key(False, 'bool', 'begin only when all jobs before it have ended')
-    norandommap: bool = key(False, 'bool', 'random offsets may repeat within a pass')
-
-    @property
-    def io_limit(self) -> int | None:
-        """Requests that one clone may issue at most; None if only time ends it."""
-        if self.time_based:
-            return None
-        limits = [] if self.number_ios is None else [self.number_ios]
-        if self.size is not None:
-            limits.append(self.size // self.bs)
-        return min(limits, default=REQUESTS_DEFAULT)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Guest:
-    """The virtual machine and the kernel in it."""
-
-    vcpus: int = key(
-        AUTO, 'int', 'virtual CPUs; auto is one per clone running at one time', low=1, high=4096
-    )
-    kernel: str = key('6.12', 'choice', "the guest's Linux", choices=KERNELS)
-    halt_poll_ns: int = key(
-        200_000, 'int', 'kvm.halt_poll_ns: how long the host polls for an idle vCPU, in ns',
-        high=10**9,
-    )  # fmt: skip
-    poll_queues: int = key(0, 'int', 'virtio_scsi.virtscsi_poll_queues', high=1024, only=(0,))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Device:
-    """The options of QEMU's -device."""
-
-    driver: str = key(
-        'vhost-scsi-pci', 'choice', 'the device',
-        choices=('vhost-scsi-pci', 'vhost-scsi', 'vhost-user-scsi-pci', 'virtio-scsi-pci'),
-        only=('vhost-scsi-pci',),
-    )  # fmt: skip
-    num_queues: int = key(
-        AUTO, 'int', "request queues; auto is one per vCPU (QEMU 4.2: one)", low=1, high=1021
-    )
-    virtqueue_size: int = key(128, 'int', 'entries of a ring, a power of two', high=1024)
-    cmd_per_lun: int = key(128, 'int', 'queue depth of a LUN', low=1, high=2**32 - 1)
-    max_sectors: int = key(65535, 'int', 'longest transfer in sectors of 512', low=1, high=65535)
-    seg_max_adjust: bool = key(True, 'bool', 'seg_max is virtqueue_size - 2; off: 126')
-    worker_per_virtqueue: bool = key(
-        False, 'bool', 'a vhost worker for each request queue', only=(False,)
-    )
-    migratable: bool = key(False, 'bool', 'migration is not blocked')
-    wwpn: str = key(
-        'naa.5001405000000001', 'text', 'name of the vhost target', pattern=r'(naa|fc|iqn)\..{1,200}'
-    )
-    bootindex: int | None = key(None, 'int', 'place in the boot order', high=2**31 - 1)
-    boot_tpgt: int = key(0, 'int', 'target that the firmware boots from', high=255)
-    packed: bool = key(False, 'bool', 'packed rings (VIRTIO_F_RING_PACKED)')
-    event_idx: bool = key(True, 'bool', 'VIRTIO_RING_F_EVENT_IDX')
-    indirect_desc: bool = key(True, 'bool', 'VIRTIO_RING_F_INDIRECT_DESC')
-    in_order: bool = key(False, 'bool', 'VIRTIO_F_IN_ORDER')
-    t10_pi: bool = key(False, 'bool', 'protection information (T10 PI)', only=(False,))
-    hotplug: bool = key(False, 'bool', 'LUN hot-plug events')
-
-
-@dataclass(frozen=True, kw_only=True)
-class Host:
-    """The hypervisor's kernel and CPU."""
-
-    kernel: str = key('6.12', 'choice', "the host's Linux: vhost, LIO", choices=KERNELS)
-    cpu_hz: int = key(
-        2_600_000_000, 'int', 'the clock in which time is counted, Hz', low=10**8, high=9 * 10**9
-    )
-    workers: int = key(1, 'int', 'vhost workers', low=1, high=1024, only=(1,))
-    submit_type: str = key(
-        'queue', 'choice', "LIO's submit_type", choices=('queue', 'direct'), only=('queue',)
-    )
-    complete_type: str = key(
-        'queue', 'choice', "LIO's complete_type", choices=('queue', 'direct'), only=('queue',)
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Qemu:
-    """The virtual machine monitor."""
-
-    version: str = key(
-        '10.2', 'choice', "whose defaults apply",
-        choices=('4.2', '5.2', '7.2', '8.2', '9.2', '10.0', '10.1', '10.2'),
-    )  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """The disk behind LIO. The keys that its kind does not use keep their defaults."""
-
-    kind: str = key(
-        'constant', 'choice', 'model of the disk',
-        choices=('null', 'constant', 'exponential', 'lanes'),
-    )  # fmt: skip
-    service: int = key(80_000, 'time', 'mean time of a request in a lane', low=1, high=100 * 10**9)
-    lanes: int = key(32, 'int', 'requests served at one time', low=1, high=4096)
-    serial: int = key(0, 'time', 'time of a request that no other shares', high=100 * 10**9)
-    distribution: str = key(
-        'exponential', 'choice', 'of service', choices=('constant', 'exponential')
-    )
-    size: int = key(
-        8 << 30, 'size', 'capacity of the LUN, a multiple of 512', low=1 << 20, high=256 << 30
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """How the simulator works; the engine does not change the results."""
-
-    engine: str = key(
-        'simpy', 'choice', 'the scheduler', choices=('simpy', 'compiled'), only=('simpy',)
-    )
-    seed: int = key(1, 'int', 'seed of every random stream')
-    record: str = key(
-        'full', 'choice', 'what is kept of each request',
-        choices=('full', 'histogram', 'sampled'), only=('full',),
-    )  # fmt: skip
-    preset: str = key('icx-2.6ghz', 'text', 'costs: the name of a preset or a path of a TOML file')
-    hypothetical: bool = key(False, 'bool', 'let the backend offer what the real one does not')
-    warmup: str = key(
-        'auto', 'text', 'requests left out of statistics: auto, off or a number',
-        pattern='auto|off|[0-9]{1,9}',
-    )  # fmt: skip
-
-
-SECTIONS: dict[str, type] = {
-    'workload': Workload,
-    'guest': Guest,
-    'device': Device,
-    'host': Host,
-    'qemu': Qemu,
-    'target': Target,
-    'run': Run,
-}
-COST = Key(kind='time', help='a parameter of the preset', unit='ns', high=10 * 10**9)
-
-# The keys of [target] that mean something, beside kind and size.
-TARGET_KEYS = {
-    'null': (),
-    'constant': ('service', 'lanes'),
-    'exponential': ('service', 'lanes'),
-    'lanes': ('service', 'lanes', 'serial', 'distribution'),
-}
+Table = dict[str, Given]  # of one section, by the names of keys
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """A whole experiment, checked; made by load() or from_effective() only."""
+    """A whole experiment, made by load() or from_effective() only."""
 
     jobs: tuple[Workload, ...]
     guest: Guest
@@ -265,7 +68,7 @@ class Config:
     @property
     def phases(self) -> tuple[tuple[int, ...], ...]:
         """Indices of the jobs that run at the same time; a stonewall begins the next phase."""
-        return phases([job.stonewall for job in self.jobs])
+        return phases(self.jobs)
 
     @property
     def id(self) -> str:
@@ -276,7 +79,7 @@ class Config:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def effective(self) -> dict[str, Any]:
-        """Every key that means something with its value, for JSON; from_effective() reads it."""
+        """Every key that means something and its value, fit for JSON and from_effective()."""
         sections = {name: printed(getattr(self, name)) for name in SECTIONS if name != 'workload'}
         for unused in set(TARGET_KEYS['lanes']) - set(TARGET_KEYS[self.target.kind]):
             del sections['target'][unused]
@@ -286,26 +89,17 @@ class Config:
     def to_toml(self) -> str:
         """The effective config as a TOML file that load() reads."""
         effective = self.effective()
-        tables = [('[[job]]', job) for job in effective.pop('job')]
-        tables += [(f'[{name}]', table) for name, table in effective.items()]
+        jobs = [toml_table('[[job]]', job) for job in effective.pop('job')]
         return '\n'.join(
-            '\n'.join([head, *(toml_line(*item) for item in table.items() if item[1] is not None)])
-            + '\n'
-            for head, table in tables
-            if table
+            [*jobs, *(toml_table(f'[{name}]', table) for name, table in effective.items())]
         )
 
 
-def keys_of(section: str) -> dict[str, Field[Any]]:
-    """The fields of a section by name."""
-    return {item.name: item for item in fields(SECTIONS[section])}
-
-
-def phases(stonewalls: Sequence[bool]) -> tuple[tuple[int, ...], ...]:
-    """Indices of jobs in groups; a True that is not the first begins a group."""
+def phases(jobs: Sequence[Workload]) -> tuple[tuple[int, ...], ...]:
+    """Groups of indices; a stonewall that is not the first job begins a group."""
     groups: list[list[int]] = [[]]
-    for index, stonewall in enumerate(stonewalls):
-        if stonewall and groups[-1]:
+    for index, job in enumerate(jobs):
+        if job.stonewall and groups[-1]:
             groups.append([])
         groups[-1].append(index)
     return tuple(map(tuple, groups))
@@ -321,8 +115,303 @@ def printed(section: Any) -> dict[str, Any]:
     return result
 
 
-def toml_line(name: str, value: object) -> str:
-    """One 'key = value' of TOML; bool, int and text are written as in JSON."""
-    return f'{json.dumps(name) if "." in name else name} = {json.dumps(value, ensure_ascii=False)}'
+def from_effective(effective: Mapping[str, Any]) -> Config:
+    """The Config whose effective() this is; ConfigError if it is none."""
+    return load(**effective)
 
 
+def load(
+    *,
+    toml: str | Path | None = None,
+    fio: str | Path | None = None,
+    device: str | None = None,
+    sets: Sequence[str] = (),
+    **sections: Any,
+) -> Config:
+    """Read, combine and check; ConfigError, on one line, for whatever makes no sense.
+
+    Keyword arguments are sections, such as target={'kind': 'null'}, and rank below every file. A
+    table of one job outranks [workload], which is for all jobs; a fio file replaces all job tables.
+    `sets` are 'section.key=value'; 'workload.key=value' sets the key of every job.
+    """
+    notes: list[str] = []
+    layers = [Layer(sections, lambda dotted, nth: 'load()')]
+    if toml is not None:
+        layers.append(Layer(*read_toml(toml)))
+    if fio is not None:
+        jobs, told = parse_job_file(fio)
+        notes += told
+        if any(layer.jobs for layer in layers):
+            notes.append(f'{fio}: its jobs replace the [[job]] tables')
+        layers.append(Layer({'job': jobs}))
+    if device is not None:
+        table, told = parse_device(device)
+        notes += told
+        layers.append(Layer({'device': table}))
+    last = Layer(tree_of(sets), lambda dotted, nth: '--set')
+
+    merged: dict[str, Table] = {name: {} for name in SECTIONS}
+    costs: Table = {}
+    for layer in layers:
+        for name in SECTIONS:
+            merged[name] |= layer.tables.get(name, {})
+        costs |= layer.costs
+    tables = next((layer.jobs for layer in reversed(layers) if layer.jobs), [{}])
+    ends = last.tables.get('workload', {})
+    tables = [{**merged['workload'], **table, **ends} for table in tables]
+    given = {name: merged[name] | last.tables.get(name, {}) for name in SECTIONS}
+    costs |= last.costs
+    return build(tables, given, costs, notes)
+
+
+class Layer:
+    """What one source gives: tables by section, tables of jobs, costs by dotted name."""
+
+    def __init__(self, tree: Mapping[str, Any], where: Where = lambda dotted, nth: '') -> None:
+        self.tables: dict[str, Table] = {}
+        self.jobs: list[Table] = []
+        self.costs: Table = {}
+        for written, content in tree.items():
+            name, place = fold(written), where(fold(written), 0)
+            if name in SECTIONS:
+                self.tables[name] = read_table(name, name, content, where)
+            elif name == 'costs':
+                self.read_costs(name, content, where)
+            elif name == 'job':
+                if not isinstance(content, list) or not content:
+                    raise ConfigError(f'{place}: job is a list of tables; write [[job]]')
+                self.jobs = [
+                    read_table('workload', name, table, where, nth)
+                    for nth, table in enumerate(content)
+                ]
+            else:
+                close = nearest(name, [*SECTIONS, 'job', 'costs'])
+                raise ConfigError(
+                    f'{place}: no section {shown(written)}; the nearest is {close!r}'
+                )
+
+    def read_costs(self, path: str, content: object, where: Where) -> None:
+        """Costs of nested tables or dotted keys, under dotted names."""
+        if not isinstance(content, Mapping):
+            raise ConfigError(f'{where(path, 0)}: {path} is a table; write [{path}]')
+        for written, value in content.items():
+            inner = f'{path}.{fold(written)}'
+            if isinstance(value, Mapping):
+                self.read_costs(inner, value, where)
+            else:
+                self.costs[inner.removeprefix('costs.')] = Given(value, where(inner, 0))
+
+
+def read_table(section: str, head: str, content: object, where: Where, nth: int = 0) -> Table:
+    """One section's keys under their own names; None is as good as not given."""
+    if not isinstance(content, Mapping):
+        raise ConfigError(f'{where(head, nth)}: {head} is a table; write [{head}]')
+    known, aliases = fields_of(section), aliases_of(section)
+    table: Table = {}
+    for written, value in content.items():
+        name = fold(written)
+        given = value if isinstance(value, Given) else Given(value, where(f'{head}.{name}', nth))
+        own = aliases.get(name, name)
+        if own not in known:
+            close = nearest(name, [*known, *aliases])
+            raise ConfigError(
+                f'{given.where}: no key {shown(written)} in {head}; the nearest is {close!r}'
+            )
+        if own in table:
+            raise ConfigError(f'{given.where}: {head}.{own} is given twice; keep one')
+        if name == 'rwmixwrite':
+            given = Given(100 - convert(known[own].metadata['key'], name, given), given.where)
+        if given.value is not None and not (given.value == 'auto' and known[own].default is None):
+            table[own] = given
+    return table
+
+
+def tree_of(sets: Sequence[str]) -> dict[str, dict[str, str]]:
+    """The sections that 'section.key=value' texts give; of one key the last counts."""
+    tree: dict[str, dict[str, str]] = {}
+    for text in sets:
+        path, equals, value = text.partition('=')
+        section, dot, name = path.partition('.')
+        if not equals or not dot:
+            known = [f'{part}.{name}' for part in SECTIONS for name in fields_of(part)]
+            close = nearest(fold(path), known)
+            raise ConfigError(f'--set {shown(text)}: write section.key=value, as in {close}=...')
+        if fold(section) == 'job':
+            raise ConfigError(f'--set {shown(text)}: write workload.{name}, for all jobs')
+        tree.setdefault(fold(section), {})[fold(name)] = value
+    return tree
+
+
+# ---------------------------------------------------------------------------------- what must hold
+
+
+def build(
+    tables: Sequence[Table], given: Mapping[str, Table], costs: Table, notes: list[str]
+) -> Config:
+    """Convert every value, resolve what is auto, and check what concerns more than one key."""
+    guest, device, host, qemu, target, run = (
+        values(name, given[name]) for name in ('guest', 'device', 'host', 'qemu', 'target', 'run')
+    )
+    check_target(target, given['target'])
+    jobs = [values('workload', table) for table in tables]
+    for number, job in enumerate(jobs, 1):
+        resolve_job(job, f'job {number}', target['size'])
+    workloads = tuple(Workload(**job) for job in jobs)
+    resolve_guest(guest, workloads)
+    resolve_queues(device, guest['vcpus'], qemu['version'], notes)
+    check_rings(device, workloads)
+    check_features(device, run['hypothetical'], notes)
+    return Config(
+        jobs=workloads,
+        guest=Guest(**guest),
+        device=Device(**device),
+        host=Host(**host),
+        qemu=Qemu(**qemu),
+        target=Target(**target),
+        run=Run(**run),
+        costs={name: convert(COST, f'costs.{name}', value) for name, value in costs.items()},
+        notes=tuple(notes),
+    )
+
+
+def values(section: str, table: Table) -> dict[str, Any]:
+    """The converted value or the default of each key of a section."""
+    result = {}
+    for name, item in fields_of(section).items():
+        key: Key = item.metadata['key']
+        given = table.get(name)
+        result[name] = item.default if given is None else convert(key, f'{section}.{name}', given)
+    return result
+
+
+def refuse(when: object, message: str) -> None:
+    """ConfigError with the message if `when` holds."""
+    if when:
+        raise ConfigError(message)
+
+
+def check_target(target: dict[str, Any], given: Table) -> None:
+    """A key that the kind of disk does not use is a misunderstanding."""
+    kind = target['kind']
+    for name in TARGET_KEYS['lanes']:
+        refuse(
+            name in given and name not in TARGET_KEYS[kind],
+            f'{given[name].where if name in given else ""}: target.{name} has no meaning for '
+            f'kind {kind}; take it out or change target.kind',
+        )
+    refuse(target['size'] % SECTOR, f'target.size={target["size"]}: is no multiple of {SECTOR}')
+
+
+def resolve_job(job: dict[str, Any], label: str, lun_size: int) -> None:
+    """Fill in what depends on other keys of the job or on the LUN, and check it."""
+    job['name'] = job['name'] or label.replace(' ', '')
+    where = f'{label} ({job["name"]}): workload'
+    bs = job['bs']
+    refuse(bs % SECTOR, f'{where}.bs={bs}: is no multiple of {SECTOR}')
+    refuse(
+        bs > SEG_MAX * PAGE,
+        f'{where}.bs={bs}: one request carries at most seg_max = {SEG_MAX} pages, 504k; blk-mq '
+        'would split it, which is not modelled yet',
+    )
+
+    least = job['iodepth_batch_complete_min']
+    most = job['iodepth_batch_complete_max'] = job['iodepth_batch_complete_max'] or least
+    for name in ('iodepth_batch_submit', 'iodepth_batch_complete_min'):
+        refuse(
+            job[name] > job['iodepth'],
+            f'{where}.{name}={job[name]}: is above iodepth={job["iodepth"]}; lower it',
+        )
+    refuse(
+        most < least,
+        f'{where}.iodepth_batch_complete_max={most}: is below iodepth_batch_complete_min={least}',
+    )
+    refuse(
+        job['time_based'] and job['runtime'] is None,
+        f'{where}.time_based needs a runtime; add workload.runtime',
+    )
+    refuse(
+        job['rate_process'] == 'poisson' and job['rate_iops'] is None,
+        f'{where}.rate_process=poisson needs a rate; add workload.rate_iops',
+    )
+
+    if isinstance(job['size'], str):  # a percentage, in whole requests as in fio
+        share = lun_size * int(job['size'].rstrip('%')) // 100
+        job['size'] = share // bs * bs
+    elif job['size'] is None and job['runtime'] is not None:
+        if not job['time_based'] and job['number_ios'] is None:
+            job['size'] = lun_size  # one pass over the LUN, or runtime, whichever ends first
+    if job['size'] is not None:
+        refuse(job['size'] > lun_size, f'{where}.size={job["size"]}: is above target.size={lun_size}')
+        refuse(job['size'] < bs, f'{where}.size={job["size"]}: is below bs={bs}')
+
+
+def resolve_guest(guest: dict[str, Any], jobs: Sequence[Workload]) -> None:
+    """A vCPU for each clone that runs at one time."""
+    needed = max(sum(jobs[index].numjobs for index in phase) for phase in phases(jobs))
+    guest['vcpus'] = guest['vcpus'] or needed
+    refuse(
+        guest['vcpus'] < needed,
+        f'guest.vcpus={guest["vcpus"]}: each job needs a vCPU of its own, and {needed} run at the '
+        'same time; raise it or lower workload.numjobs',
+    )
+
+
+def resolve_queues(device: dict[str, Any], vcpus: int, qemu: str, notes: list[str]) -> None:
+    """How many request queues QEMU makes, the host serves and the guest uses."""
+    asked = device['num_queues'] or (1 if qemu == '4.2' else vcpus)
+    refuse(
+        asked > MAX_IO_VQS,
+        f'device.num_queues={asked}: kernel vhost-scsi serves at most {MAX_IO_VQS} request queues '
+        '(max_io_vqs), further ones fail with ENOBUFS; give a lower number',
+    )
+    device['num_queues'] = min(asked, vcpus)
+    if asked > vcpus:
+        notes.append(f'device.num_queues={asked}: Linux uses one per vCPU, that is {vcpus}')
+
+
+def check_rings(device: dict[str, Any], jobs: Sequence[Workload]) -> None:
+    """A ring that QEMU makes, and that holds the longest request.
+
+    With INDIRECT_DESC, too, a chain is no longer than the ring (virtio "Split Virtqueues"). Each
+    page is a segment; seg_max cannot be less than what this and the limit of bs leave.
+    """
+    num = device['virtqueue_size']
+    refuse(num <= 2, f'device.virtqueue_size={num}: QEMU refuses to realize it, must be > 2')
+    refuse(num & (num - 1), f'device.virtqueue_size={num}: is no power of two; use 4 to 1024')
+    for job in jobs:
+        chain = 2 + -(-job.bs // PAGE)
+        refuse(
+            chain > num,
+            f'device.virtqueue_size={num}: a request of {chain} descriptors does not fit a ring of '
+            f'{num}; raise it or lower workload.bs={job.bs}',
+        )
+        refuse(
+            job.bs > device['max_sectors'] * SECTOR,
+            f'device.max_sectors={device["max_sectors"]}: is less than workload.bs={job.bs}; '
+            'blk-mq would split it, which is not modelled yet',
+        )
+
+
+def check_features(device: dict[str, Any], hypothetical: bool, notes: list[str]) -> None:
+    """What kernel vhost-scsi offers, and what becomes of asking for more."""
+    for name in ('packed', 'in_order'):
+        refuse(
+            device[name] and hypothetical,
+            f'device.{name}=on with run.hypothetical=on is not modelled yet; take it out',
+        )
+    refuse(
+        device['packed'],
+        'device.packed=on: kernel vhost-scsi does not offer VIRTIO_F_RING_PACKED (bit 34): '
+        'VHOST_SET_FEATURES fails with EOPNOTSUPP and QEMU exits with "unable to start '
+        'vhost-scsi"; take it out',
+    )
+    if device['in_order']:
+        device['in_order'] = False
+        notes.append(
+            'device.in_order=on: kernel vhost-scsi does not offer VIRTIO_F_IN_ORDER, QEMU masks '
+            'it: it is off'
+        )
+    if device['hotplug']:
+        notes.append('device.hotplug=on has no effect on the data path; no events are modelled')
+    if hypothetical:
+        notes.append('run.hypothetical=on has no effect: nothing hypothetical is asked for')

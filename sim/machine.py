@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from sim import agents, backend, crossing, guest, memory, record, rng, target, vring
 from sim.agents import A_STATE, NEVER
-Config = Workload = object
+from sim.config import Config, Workload
 from sim.costs import Costs
 from sim.layout import PAGE_SIZE, vring_offsets
 from sim.units import ns_to_cycles

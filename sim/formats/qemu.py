@@ -5,6 +5,8 @@ from dataclasses import fields
 
 from sim.errors import ConfigError, shown
 from sim.formats import Given, fold, nearest
+from sim.formats.keys import Device
+from sim.formats.values import WORDS
 
 WHERE = '-device'
 
@@ -33,19 +35,12 @@ ONLY = {
     'modern_pio_notify': (False, 'kicks by port I/O are not modelled'),
     'page_per_vq': (False, 'a doorbell page per queue is not modelled'),
 }
-WORDS = {
-    **dict.fromkeys(('on', 'yes', 'true', 'y'), True),
-    **dict.fromkeys(('off', 'no', 'false', 'n'), False),
-}
-
 
 def parse_device(text: str) -> tuple[dict[str, Given], list[str]]:
     """The device section's keys in a -device string or its JSON form, and notes on what is ignored.
 
     Raises ConfigError for an unknown property or one whose effect is not modelled.
     """
-    from sim.config import Device  # the reader of configs reads us, too
-
     known = {field.name for field in fields(Device)}
     found: dict[str, Given] = {}
     notes: list[str] = []

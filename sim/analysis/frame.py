@@ -1,0 +1,178 @@
+"""From the trace to pandas frames: one row per request, one row per metric.
+
+Times in frames are int64 nanoseconds. Each timestamp is converted first and then subtracted, so the
+stages of a request add up to its latency exactly. What never happened is missing (<NA>).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from sim import agents, backend, crossing, guest, record, target
+from sim.analysis import stats
+from sim.config import Config
+from sim.machine import Machine
+from sim.memory import C_HITS, C_SHARED, C_TRANSFERS, CORE_WORDS, L_CORES
+from sim.units import cycles_to_ns
+
+PERCENTILES = (50, 90, 99, 99.9)
+PERCENTILE_NAMES = ('p50', 'p90', 'p99', 'p999')
+
+
+def trace_rows(machine: Machine) -> npt.NDArray[np.int64]:
+    """The written rows of the trace, shape (requests, len(record.COLUMNS)), cycles plus one."""
+    used = int(machine.st[int(agents.H_ROWS)]) // record.ROW_WORDS
+    return machine.tr.reshape(-1, record.ROW_WORDS)[1:used]
+
+
+def request_frame(machine: Machine, config: Config) -> pd.DataFrame:
+    """One row per request: eleven timestamps (ns, missing where it never happened), ten stages
+    `<name>_ns`, `latency_ns` (arrival to completion), and the facts of the request."""
+    rows = trace_rows(machine)
+    columns: dict[str, Any] = {}
+    hz = config.host.cpu_hz
+    for index, name in enumerate(record.TIMESTAMPS):
+        raw = rows[:, index]
+        times = pd.array(cycles_to_ns(np.maximum(raw - 1, 0), hz), dtype='Int64')
+        times[raw == 0] = pd.NA
+        columns[f'{name}_ns'] = times
+    for index, name in enumerate(record.FACTS, start=len(record.TIMESTAMPS)):
+        columns[name] = rows[:, index]
+    frame = pd.DataFrame(columns)
+    for before, after, stage in zip(
+        record.TIMESTAMPS, record.TIMESTAMPS[1:], record.STAGES, strict=False
+    ):
+        frame[f'{stage}_ns'] = frame[f'{after}_ns'] - frame[f'{before}_ns']
+    frame['latency_ns'] = frame['t_complete_ns'] - frame['t_arrive_ns']
+    names = [config.jobs[plan.job].name for plan in machine.plans]
+    frame['job'] = pd.Categorical([names[number] for number in frame['job']])
+    frame['clone'] = rows[:, len(record.TIMESTAMPS) + record.FACTS.index('job')]
+    frame['op'] = pd.Categorical(np.where(frame.pop('write') == 1, 'write', 'read'))
+    frame['outcome'] = pd.Categorical.from_codes(
+        frame['outcome'].to_numpy(), categories=list(record.OUTCOMES)
+    )
+    return frame
+
+
+def warmup_rows(requests: pd.DataFrame, config: Config) -> int:
+    """How many requests, in order of arrival, the report leaves out.
+
+    ramp_time counts from the job's start; without one `run.warmup` decides: auto is MSER-5 on the
+    latencies in order of completion.
+    """
+    ramp_ns = max((job.ramp_time for job in config.jobs), default=0)
+    if ramp_ns:
+        return int((requests['t_arrive_ns'] < ramp_ns).sum())
+    if config.run.warmup == 'off':
+        return 0
+    if config.run.warmup != 'auto':
+        return min(int(config.run.warmup), len(requests))
+    done = requests.dropna(subset=['t_complete_ns']).sort_values('t_complete_ns', kind='stable')
+    cut = stats.mser5(done['latency_ns'].to_numpy(dtype=np.int64))
+    if cut == 0:
+        return 0
+    return int((requests['t_arrive_ns'] < done['t_arrive_ns'].iloc[cut - 1]).sum())
+
+
+def measured(requests: pd.DataFrame, cut: int) -> pd.DataFrame:
+    """The completed requests behind the first `cut` arrivals."""
+    ordered = requests.sort_values(['t_arrive_ns', 'serial'], kind='stable').iloc[cut:]
+    return ordered.dropna(subset=['t_complete_ns'])
+
+
+def latency_summary(done: pd.DataFrame) -> dict[str, float]:
+    """Mean and exact percentiles (nearest rank) of latency_ns; empty where nothing completed."""
+    if done.empty:
+        return {}
+    latency = done['latency_ns'].to_numpy(dtype=np.int64)
+    values = stats.percentile(latency, list(PERCENTILES))
+    summary = {'mean': float(latency.mean())}
+    summary |= {k: int(v) for k, v in zip(PERCENTILE_NAMES, values, strict=True)}
+    return summary | {'max': int(latency.max())}
+
+
+def iops_of(done: pd.DataFrame) -> float:
+    """Completions per simulated second between the first and the last measured completion."""
+    if len(done) < 2:
+        return 0.0
+    times = done['t_complete_ns'].to_numpy(dtype=np.int64)
+    span = int(times.max() - times.min())
+    return (len(done) - 1) / span * 1e9 if span else 0.0
+
+
+def counters(machine: Machine) -> dict[str, int]:
+    """What the agents counted over the whole run, warm-up included."""
+    vcpus = [machine.bases[slot] for slot in machine.slots_of(agents.VCPU)]
+    irqs = [machine.bases[slot] for slot in machine.slots_of(agents.IRQ)]
+    workers = [machine.bases[slot] for slot in machine.slots_of(agents.WORKER)]
+
+    def total(bases: list[int] | tuple[int, ...], name: np.uint64) -> int:
+        return sum(machine.field(base, name) for base in bases)
+
+    handlers = total(machine.guest_queues, guest.G_HANDLERS)
+    return {
+        'kicks': total(vcpus, guest.V_KICKS),
+        'kicks_suppressed': total(vcpus, guest.V_KICKS_SUPPRESSED),
+        'interrupts': handlers,
+        'interrupts_spurious': total(vcpus, guest.V_IRQS_SPURIOUS),
+        'interrupts_merged': total(machine.host_queues, backend.Q_SIGNALS) - handlers,
+        'signals': total(machine.host_queues, backend.Q_SIGNALS),
+        'signals_suppressed': total(machine.host_queues, backend.Q_SIGNALS_SUPPRESSED),
+        'vcpu_wakes': total(irqs, crossing.C_WAKES),
+        'worker_wakes': total(workers, backend.B_WAKES),
+        'worker_requeues': total(workers, backend.B_REQUEUES),
+        'ring_errors': total(workers, backend.B_RING_ERRORS),
+        'requests_dropped': total(workers, backend.B_DROPPED),
+        'requests_bad_target': total(workers, backend.B_BAD_TARGETS),
+        'requests_requeued': total(vcpus, guest.V_REQUEUES),
+        'avail_ahead_max': max(machine.field(q, backend.Q_AHEAD_MAX) for q in machine.host_queues),
+        'steps': int(machine.st[int(agents.H_STEPS)]),
+    }
+
+
+def busy_cycles(machine: Machine) -> dict[str, int]:
+    """Cycles in which each CPU agent did something; the disk's are summed over its lanes."""
+    busy = {}
+    for slot, kind in enumerate(machine.kinds):
+        if kind in (agents.VCPU, agents.WORKER, agents.LIO_SUBMIT, agents.LIO_COMPLETE):
+            busy[machine.names[slot]] = machine.field(machine.bases[slot], agents.A_BUSY)
+        elif kind == agents.DISK:
+            base = machine.bases[slot]
+            busy['disk.lanes'] = machine.field(base, target.D_LANE_BUSY)
+            busy['disk.serial'] = machine.field(base, target.D_SERIAL_BUSY)
+    return busy
+
+
+def servers_of(machine: Machine, name: str) -> int:
+    """How many can be busy at once under that name in `busy_cycles`."""
+    disk = machine.bases[machine.slots_of(agents.DISK)[0]]
+    return machine.field(disk, target.D_LANES) if name == 'disk.lanes' else 1
+
+
+def line_accesses(machine: Machine) -> dict[str, dict[str, int]]:
+    """Ring and command lines touched per core: hits, clean copies shared, transfers."""
+    cores = [f'vcpu{i}' for i in range(len(machine.slots_of(agents.VCPU)))] + ['vhost']
+    table = {}
+    for core, name in enumerate(cores):
+        base = int(L_CORES) + core * int(CORE_WORDS)
+        counts = {'hits': C_HITS, 'shared': C_SHARED, 'transfers': C_TRANSFERS}
+        table[name] = {k: int(machine.lines[base + int(c)]) for k, c in counts.items()}
+    return table
+
+
+def summary_frame(values: Mapping[str, Any]) -> pd.DataFrame:
+    """Flatten a nested mapping of numbers into rows (metric, value)."""
+    rows: list[tuple[str, float]] = []
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, Mapping):
+            for key, inner in value.items():
+                walk(f'{prefix}.{key}' if prefix else str(key), inner)
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            rows.append((prefix, float(value)))
+
+    walk('', values)
+    return pd.DataFrame(rows, columns=['metric', 'value'])

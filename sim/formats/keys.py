@@ -1,0 +1,238 @@
+"""The keys of a config, section by section: fio's words, QEMU's -device options, the kernels' own.
+
+Each field of a section carries a Key that says what may stand in it. Times are int ns and sizes int
+bytes. The sections are made by sim.config.load(), which fills in what is AUTO here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
+from typing import Any
+
+DAY_NS = 86_400 * 10**9
+REQUESTS_DEFAULT = 20_000  # of a clone that nothing else limits
+AUTO: Any = None  # load() chooses, by the rest of the config
+
+KERNELS = ('6.1', '6.12', '7.2')
+
+
+@dataclass(frozen=True, kw_only=True)
+class Key:
+    """What may stand in a key: kind is int, count, size, extent, time, bool, choice or text.
+
+    A count takes fio's suffixes, an extent is a size or a percentage of the LUN. `low` and `high`
+    are inclusive, in ns for times. A valid value that is not in `only` is not modelled yet.
+    """
+
+    kind: str
+    help: str
+    low: int = 0
+    high: int = 2**63 - 1
+    unit: str | None = None
+    choices: tuple[str, ...] = ()
+    synonyms: Mapping[str, str] = field(default_factory=dict)
+    pattern: str = ''
+    only: tuple[object, ...] = ()
+    alias: str = ''
+
+
+def key(default: Any, kind: str, help: str, **limits: Any) -> Any:
+    """A field of a section."""
+    return field(default=default, metadata={'key': Key(kind=kind, help=help, **limits)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """One fio job: numjobs clones of a thread, each on a vCPU of its own."""
+
+    name: str = key(AUTO, 'text', 'name of the job; auto is job1, job2, ...')
+    rw: str = key(
+        'randread', 'choice', 'direction and order of the I/O', alias='readwrite',
+        choices=('read', 'write', 'randread', 'randwrite', 'rw', 'randrw'),
+        synonyms={'readwrite': 'rw'},
+    )  # fmt: skip
+    bs: int = key(
+        4096, 'size', 'bytes of a request, a multiple of 512', low=512, alias='blocksize'
+    )
+    iodepth: int = key(1, 'int', 'requests that a clone keeps in flight', low=1, high=65536)
+    iodepth_batch_submit: int = key(
+        1, 'int', 'requests given to the kernel at once', low=1, high=65536, alias='iodepth_batch'
+    )
+    iodepth_batch_complete_min: int = key(
+        1, 'int', 'completions to wait for', low=1, high=65536, alias='iodepth_batch_complete'
+    )
+    iodepth_batch_complete_max: int = key(
+        AUTO, 'int', 'completions to take at once; auto is the minimum', low=1, high=65536
+    )
+    numjobs: int = key(1, 'int', 'clones of the job', low=1, high=1024)
+    rwmixread: int = key(
+        50, 'int', 'percent of reads in a mix (rwmixwrite: of writes)', high=100, alias='rwmixwrite'
+    )
+    size: int | None = key(
+        None, 'extent', 'part of the LUN that is used, from its start; none is all of it', low=512
+    )
+    runtime: int | None = key(None, 'time', 'longest time to run', unit='s', low=1, high=DAY_NS)
+    time_based: bool = key(False, 'bool', 'start over at the end of size, until runtime is over')
+    number_ios: int | None = key(None, 'count', 'requests a clone issues', low=1, high=10**9)
+    ramp_time: int = key(0, 'time', 'time to run before measuring', unit='s', high=DAY_NS)
+    rate_iops: int | None = key(
+        None, 'count', 'cap on requests per second of a clone', low=1, high=10**9
+    )
+    rate_process: str = key(
+        'linear', 'choice', 'how rate_iops spaces requests', choices=('linear', 'poisson')
+    )
+    thinktime: int = key(0, 'time', 'pause after each request', unit='us', high=DAY_NS)
+    randseed: int | None = key(None, 'int', 'seed of the job; none is from run.seed')
+    ioengine: str = key(
+        'libaio', 'choice', 'the system calls of the job', choices=('libaio', 'io_uring')
+    )
+    group_reporting: bool = key(False, 'bool', 'report the clones as one')
+    stonewall: bool = key(False, 'bool', 'begin only when all jobs before it have ended')
+    norandommap: bool = key(False, 'bool', 'random offsets may repeat within a pass')
+
+    @property
+    def io_limit(self) -> int | None:
+        """Requests that one clone may issue at most; None if only time ends it."""
+        if self.time_based:
+            return None
+        limits = [] if self.number_ios is None else [self.number_ios]
+        if self.size is not None:
+            limits.append(self.size // self.bs)
+        return min(limits, default=REQUESTS_DEFAULT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guest:
+    """The virtual machine and the kernel in it."""
+
+    vcpus: int = key(
+        AUTO, 'int', 'virtual CPUs; auto is one per clone running at one time', low=1, high=4096
+    )
+    kernel: str = key('6.12', 'choice', "the guest's Linux", choices=KERNELS)
+    halt_poll_ns: int = key(
+        200_000, 'int', 'kvm.halt_poll_ns: how long the host polls for an idle vCPU, in ns',
+        high=10**9,
+    )  # fmt: skip
+    poll_queues: int = key(0, 'int', 'virtio_scsi.virtscsi_poll_queues', high=1024, only=(0,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """The options of QEMU's -device."""
+
+    driver: str = key(
+        'vhost-scsi-pci', 'choice', 'the device',
+        choices=('vhost-scsi-pci', 'vhost-scsi', 'vhost-user-scsi-pci', 'virtio-scsi-pci'),
+        only=('vhost-scsi-pci',),
+    )  # fmt: skip
+    num_queues: int = key(
+        AUTO, 'int', "request queues; auto is one per vCPU (QEMU 4.2: one)", low=1, high=1021
+    )
+    virtqueue_size: int = key(128, 'int', 'entries of a ring, a power of two', high=1024)
+    cmd_per_lun: int = key(128, 'int', 'queue depth of a LUN', low=1, high=2**32 - 1)
+    max_sectors: int = key(65535, 'int', 'longest transfer in sectors of 512', low=1, high=65535)
+    seg_max_adjust: bool = key(True, 'bool', 'seg_max is virtqueue_size - 2; off: 126')
+    worker_per_virtqueue: bool = key(
+        False, 'bool', 'a vhost worker for each request queue', only=(False,)
+    )
+    migratable: bool = key(False, 'bool', 'migration is not blocked')
+    wwpn: str = key(
+        'naa.5001405000000001', 'text', 'name of the vhost target', pattern=r'(naa|fc|iqn)\..{1,200}'
+    )
+    bootindex: int | None = key(None, 'int', 'place in the boot order', high=2**31 - 1)
+    boot_tpgt: int = key(0, 'int', 'target that the firmware boots from', high=255)
+    packed: bool = key(False, 'bool', 'packed rings (VIRTIO_F_RING_PACKED)')
+    event_idx: bool = key(True, 'bool', 'VIRTIO_RING_F_EVENT_IDX')
+    indirect_desc: bool = key(True, 'bool', 'VIRTIO_RING_F_INDIRECT_DESC')
+    in_order: bool = key(False, 'bool', 'VIRTIO_F_IN_ORDER')
+    t10_pi: bool = key(False, 'bool', 'protection information (T10 PI)', only=(False,))
+    hotplug: bool = key(False, 'bool', 'LUN hot-plug events')
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """The hypervisor's kernel and CPU."""
+
+    kernel: str = key('6.12', 'choice', "the host's Linux: vhost, LIO", choices=KERNELS)
+    cpu_hz: int = key(
+        2_600_000_000, 'int', 'the clock in which time is counted, Hz', low=10**8, high=9 * 10**9
+    )
+    workers: int = key(1, 'int', 'vhost workers', low=1, high=1024, only=(1,))
+    submit_type: str = key(
+        'queue', 'choice', "LIO's submit_type", choices=('queue', 'direct'), only=('queue',)
+    )
+    complete_type: str = key(
+        'queue', 'choice', "LIO's complete_type", choices=('queue', 'direct'), only=('queue',)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Qemu:
+    """The virtual machine monitor."""
+
+    version: str = key(
+        '10.2', 'choice', "whose defaults apply",
+        choices=('4.2', '5.2', '7.2', '8.2', '9.2', '10.0', '10.1', '10.2'),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """The disk behind LIO. The keys that its kind does not use keep their defaults."""
+
+    kind: str = key(
+        'constant', 'choice', 'model of the disk',
+        choices=('null', 'constant', 'exponential', 'lanes'),
+    )  # fmt: skip
+    service: int = key(80_000, 'time', 'mean time of a request in a lane', low=1, high=100 * 10**9)
+    lanes: int = key(32, 'int', 'requests served at one time', low=1, high=4096)
+    serial: int = key(0, 'time', 'time of a request that no other shares', high=100 * 10**9)
+    distribution: str = key(
+        'exponential', 'choice', 'of service', choices=('constant', 'exponential')
+    )
+    size: int = key(
+        8 << 30, 'size', 'capacity of the LUN, a multiple of 512', low=1 << 20, high=256 << 30
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """How the simulator works; the engine does not change the results."""
+
+    engine: str = key(
+        'simpy', 'choice', 'the scheduler', choices=('simpy', 'compiled'), only=('simpy',)
+    )
+    seed: int = key(1, 'int', 'seed of every random stream')
+    record: str = key(
+        'full', 'choice', 'what is kept of each request',
+        choices=('full', 'histogram', 'sampled'), only=('full',),
+    )  # fmt: skip
+    preset: str = key('icx-2.6ghz', 'text', 'costs: the name of a preset or a path of a TOML file')
+    hypothetical: bool = key(False, 'bool', 'let the backend offer what the real one does not')
+    warmup: str = key(
+        'auto', 'text', 'requests left out of statistics: auto, off or a number',
+        pattern='auto|off|[0-9]{1,9}',
+    )  # fmt: skip
+
+
+SECTIONS: dict[str, type] = {
+    'workload': Workload,
+    'guest': Guest,
+    'device': Device,
+    'host': Host,
+    'qemu': Qemu,
+    'target': Target,
+    'run': Run,
+}
+COST = Key(kind='time', help='a parameter of the preset', unit='ns', high=10 * 10**9)
+
+
+def fields_of(section: str) -> dict[str, Field[Any]]:
+    """The fields of a section by name."""
+    return {item.name: item for item in fields(SECTIONS[section])}
+
+
+def aliases_of(section: str) -> dict[str, str]:
+    """Other names of keys, and the keys."""
+    found = {item.metadata['key'].alias: name for name, item in fields_of(section).items()}
+    found.pop('', None)
+    return found

@@ -1,0 +1,124 @@
+"""From what is written to what is meant: one value of a config, by the Key that describes it."""
+
+import math
+import operator
+import re
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+from sim.errors import ConfigError, shown
+from sim.formats import Given
+from sim.formats.keys import Key
+from sim.units import format_time, parse_size, parse_time_ns
+
+WORDS = {
+    **dict.fromkeys(('on', 'yes', 'true', 'y', '1'), True),
+    **dict.fromkeys(('off', 'no', 'false', 'n', '0'), False),
+}
+
+
+def convert(key: Key, name: str, given: Given) -> Any:
+    """The value that `given` means in the key `name` ('workload.bs'); ConfigError if none."""
+    try:
+        if isinstance(given.value, str) and not given.value.strip():
+            raise ConfigError('the value is empty; write one or take the key out')
+        value = READERS[key.kind](key, given.value)
+        if isinstance(value, int) and not key.low <= value <= key.high:
+            raise ConfigError(f'{shown(given.value)} is out of range: {limits(key)}')
+        if key.only and value not in key.only:
+            wanted = ', '.join(map(word, key.only))
+            raise ConfigError(f'{word(value)} is not modelled yet; use {wanted}')
+    except ConfigError as error:
+        raise ConfigError(f'{given.where}: {name}: {error}') from None
+    return value
+
+
+def limits(key: Key) -> str:
+    """The range of a key in words."""
+    show = format_time if key.kind == 'time' else str
+    return f'{show(key.low)} to {show(key.high)}'
+
+
+def word(value: object) -> str:
+    """A value as people write it."""
+    return {True: 'on', False: 'off'}[value] if isinstance(value, bool) else str(value)
+
+
+def whole(value: object) -> int:
+    """An int of Python, numpy or text; no bool and no float."""
+    if isinstance(value, str) and re.fullmatch(r'[+-]?[0-9][0-9_]{0,24}', value.strip()):
+        return int(value)
+    if not isinstance(value, bool | str):
+        try:
+            return operator.index(value)  # type: ignore[arg-type]
+        except TypeError:
+            pass
+    raise ConfigError(f'{shown(value)} is not a whole number')
+
+
+def read_int(key: Key, value: object) -> int:
+    """A number without a suffix."""
+    return whole(value)
+
+
+def read_size(key: Key, value: object) -> int:
+    """Bytes or a count; a text may have a suffix."""
+    return parse_size(value) if isinstance(value, str) else whole(value)
+
+
+def read_extent(key: Key, value: object) -> int | str:
+    """A size, or a percentage, which stays text until the LUN is known."""
+    if isinstance(value, str) and re.fullmatch(r'([1-9][0-9]?|100)%', value.strip()):
+        return value.strip()
+    return read_size(key, value)
+
+
+def read_time(key: Key, value: object) -> int:
+    """Nanoseconds; a bare number counts in the key's unit."""
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ConfigError(f'{value} is not a time')
+        value = format(Decimal(repr(float(value))), 'f')
+    if not isinstance(value, str):
+        value = str(whole(value))
+    return parse_time_ns(value, key.unit)
+
+
+def read_bool(key: Key, value: object) -> bool:
+    """On or off, in QEMU's, TOML's or fio's words."""
+    if isinstance(value, bool):
+        return value
+    folded = str(value).strip().lower()
+    if folded not in WORDS:
+        raise ConfigError(f'{shown(value)} is neither on nor off')
+    return WORDS[folded]
+
+
+def read_choice(key: Key, value: object) -> str:
+    """One of the key's words; a number may stand for a version."""
+    folded = '' if isinstance(value, bool) else str(value).strip().lower()
+    folded = key.synonyms.get(folded, folded)
+    if folded not in key.choices:
+        raise ConfigError(f'{shown(value)} is none of {", ".join(key.choices)}')
+    return folded
+
+
+def read_text(key: Key, value: object) -> str:
+    """Printable text, of the key's pattern if it has one."""
+    text = str(value).strip() if isinstance(value, str) else str(whole(value))
+    if not text.isprintable() or not re.fullmatch(key.pattern or '.*', text):
+        raise ConfigError(f'{shown(value)} cannot stand here; {key.help}')
+    return text
+
+
+READERS: dict[str, Callable[[Key, object], Any]] = {
+    'int': read_int,
+    'count': read_size,
+    'size': read_size,
+    'extent': read_extent,
+    'time': read_time,
+    'bool': read_bool,
+    'choice': read_choice,
+    'text': read_text,
+}

@@ -1,0 +1,172 @@
+"""Checkers that only watch: they read what a run has written, and steer nothing.
+
+Each returns a list of sentences, empty when all is well. A sentence names the first request or
+agent that breaks the rule, so that it can be looked at.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from sim import agents, backend, guest, record
+from sim.analysis import frame
+from sim.machine import Machine
+
+Rows = npt.NDArray[np.int64]
+COLUMN = {name: index for index, name in enumerate(record.COLUMNS)}
+
+
+def check(machine: Machine) -> list[str]:
+    """Every checker over a finished run."""
+    rows = frame.trace_rows(machine)
+    if rows.size == 0:
+        return ['no request was recorded: the run did nothing']
+    return [
+        *conservation(rows),
+        *order(rows),
+        *ring_never_overrun(machine),
+        *nothing_left(machine),
+        *data(rows),
+        *littles_law(rows),
+        *utilisation(machine, rows),
+    ]
+
+
+def conservation(rows: Rows) -> list[str]:
+    """Every request is published, fetched, used and completed exactly once."""
+    broken = []
+    for name in ('published', 'fetched', 'used', 'completed'):
+        wrong = np.flatnonzero(rows[:, COLUMN[name]] != 1)
+        if wrong.size:
+            first = rows[wrong[0]]
+            broken.append(
+                f'conservation: {wrong.size} requests were not {name} exactly once; the first is '
+                f'serial {first[COLUMN["serial"]]} ({name} {first[COLUMN[name]]} times)'
+            )
+    return broken
+
+
+def order(rows: Rows) -> list[str]:
+    """The timestamps of a completed request never go back and none is missing."""
+    times = rows[rows[:, COLUMN['completed']] > 0][:, : len(record.TIMESTAMPS)]
+    broken = []
+    missing = np.flatnonzero((times == 0).any(axis=1))
+    if missing.size:
+        broken.append(f'order: {missing.size} completed requests lack a timestamp')
+    back = np.argwhere(np.diff(times, axis=1) < 0)
+    if back.size:
+        row, stage = back[0]
+        broken.append(
+            f'order: {record.TIMESTAMPS[stage + 1]} lies before {record.TIMESTAMPS[stage]} '
+            f'in request {row + 1} (and {len(back) - 1} more)'
+        )
+    return broken
+
+
+def ring_never_overrun(machine: Machine) -> list[str]:
+    """u16(avail.idx - last_avail) <= num, at every fetch."""
+    broken = []
+    for q, g in zip(machine.host_queues, machine.guest_queues, strict=True):
+        ahead, num = machine.field(q, backend.Q_AHEAD_MAX), machine.field(g, guest.G_NUM)
+        if ahead > num:
+            index = machine.field(q, backend.Q_INDEX)
+            broken.append(f'ring: queue {index} was {ahead} entries ahead, it has {num}')
+    return broken
+
+
+def nothing_left(machine: Machine) -> list[str]:
+    """After the end: every tag is free, no list holds anything, nobody wants to run."""
+    broken = []
+    st = machine.st
+    for g in machine.guest_queues:
+        free, num = machine.field(g, guest.G_TAG_FREE), machine.field(g, guest.G_NUM)
+        if free != num:
+            index = machine.field(g, guest.G_INDEX)
+            broken.append(f'end: queue {index} still holds {num - free} tags')
+    due = int(st[int(agents.H_DUE)])
+    for slot, name in enumerate(machine.names):
+        if st[due + slot] != agents.NEVER:
+            broken.append(f'end: {name} still wants to run at cycle {st[due + slot]}')
+    for slot in machine.slots_of(agents.WORKER):
+        if machine.field(machine.bases[slot], backend.B_RING_ERRORS):
+            broken.append(f'ring: {machine.names[slot]} met malformed descriptors')
+    return broken
+
+
+def data(rows: Rows) -> list[str]:
+    """Every READ returned what the disk held: replay all transfers in the disk's order.
+
+    The replay knows nothing of rings or memory: a WRITE leaves its stamps (record.block_stamp) in
+    its blocks, a READ must have folded the latest stamp of each of its blocks.
+    """
+    done = rows[rows[:, COLUMN['disk_order']] > 0]
+    done = done[np.argsort(done[:, COLUMN['disk_order']], kind='stable')]
+    blocks = done[:, COLUMN['bytes']] // 512
+    row_of = np.repeat(np.arange(len(done)), blocks)
+    starts = np.cumsum(blocks) - blocks
+    block = done[row_of, COLUMN['lba']] + np.arange(len(row_of)) - starts[row_of]
+    write = done[row_of, COLUMN['write']] == 1
+    stamp = (done[row_of, COLUMN['serial']] * 2654435761) ^ block
+    if write.any():
+        held = pd.Series(np.where(write, stamp, 0)).mask(~write).groupby(block).ffill()
+        unwritten = held.isna().to_numpy()
+        found = _last_written(block, write, stamp)
+        found[unwritten] = -1 - block[unwritten]
+    else:
+        found = -1 - block
+    folds = _fold(np.where(write, stamp, found), starts, blocks)
+    wrong = np.flatnonzero(folds != done[:, COLUMN['stamp']])
+    if wrong.size == 0:
+        return []
+    first = done[wrong[0]]
+    kind = 'WRITE' if first[COLUMN['write']] else 'READ'
+    return [
+        f'data: {wrong.size} requests carried wrong data; the first is the {kind} with serial '
+        f'{first[COLUMN["serial"]]} at LBA {first[COLUMN["lba"]]}'
+    ]
+
+
+def _last_written(block: Rows, write: npt.NDArray[np.bool_], stamp: Rows) -> Rows:
+    """For every access the stamp of the last write to its block so far (0 before any)."""
+    index = pd.Series(np.where(write, np.arange(len(block)), -1)).groupby(block).cummax()
+    latest = index.to_numpy()
+    return np.where(latest >= 0, stamp[np.maximum(latest, 0)], 0)
+
+
+def _fold(stamps: Rows, starts: Rows, blocks: Rows) -> Rows:
+    """record.fold over the blocks of each request, wrapping at 64 bits."""
+    total = np.zeros(len(blocks), dtype=np.int64)
+    for place in range(int(blocks.max(initial=0))):
+        inside = blocks > place
+        total[inside] = total[inside] * 31 + stamps[starts[inside] + place]
+    return total
+
+
+def littles_law(rows: Rows) -> list[str]:
+    """The time integral of the number of requests equals the sum of their latencies.
+
+    Counted by sweeping over arrivals and completions, so a request that completes twice, or before
+    it arrives, shows.
+    """
+    done = rows[rows[:, COLUMN['t_complete']] > 0]
+    arrive, complete = done[:, COLUMN['t_arrive']], done[:, COLUMN['t_complete']]
+    moments = np.concatenate([arrive, complete])
+    change = np.concatenate([np.ones(len(arrive)), -np.ones(len(complete))]).astype(np.int64)
+    by_time = np.argsort(moments, kind='stable')
+    inside = np.cumsum(change[by_time])
+    area = int((inside[:-1] * np.diff(moments[by_time])).sum())
+    total = int((complete - arrive).sum())
+    if area != total:
+        return [f"Little's law: {area} request-cycles in the system, latencies sum to {total}"]
+    return []
+
+
+def utilisation(machine: Machine, rows: Rows) -> list[str]:
+    """Nobody is busy for longer than the run lasted."""
+    span = int(machine.st[int(agents.H_NOW)])
+    broken = []
+    for name, busy in frame.busy_cycles(machine).items():
+        room = span * frame.servers_of(machine, name)
+        if busy > room:
+            broken.append(f'utilisation: {name} was busy for {busy} of {room} cycles')
+    return broken
