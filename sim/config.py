@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from sim.errors import ConfigError, shown
-from sim.formats import Given, fold, nearest
 from sim.formats.fio import parse_job_file
 from sim.formats.keys import (
     COST,
@@ -30,25 +29,33 @@ from sim.formats.keys import (
     Run,
     Target,
     Workload,
-    aliases_of,
     fields_of,
+    phases,
 )
+from sim.formats.layer import Layer, Table, tree_of
 from sim.formats.qemu import parse_device
-from sim.formats.toml import Where, read_toml, toml_table
+from sim.formats.toml import read_toml, toml_table
 from sim.formats.values import convert
 from sim.units import format_time
 
 __all__ = [
-    'Config', 'ConfigError', 'Device', 'Guest', 'Host', 'Qemu', 'Run', 'Target', 'Workload',
-    'from_effective', 'load',
-]  # fmt: skip
+    'Config',
+    'ConfigError',
+    'Device',
+    'Guest',
+    'Host',
+    'Qemu',
+    'Run',
+    'Target',
+    'Workload',
+    'from_effective',
+    'load',
+]
 
 PAGE = 4096
 SEG_MAX = 126  # pages of one request: VIRTIO_SCSI's seg_max without seg_max_adjust
 MAX_IO_VQS = 128  # drivers/vhost/scsi.c, module parameter max_io_vqs
 SECTOR = 512
-
-Table = dict[str, Given]  # of one section, by the names of keys
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,16 +102,6 @@ class Config:
         )
 
 
-def phases(jobs: Sequence[Workload]) -> tuple[tuple[int, ...], ...]:
-    """Groups of indices; a stonewall that is not the first job begins a group."""
-    groups: list[list[int]] = [[]]
-    for index, job in enumerate(jobs):
-        if job.stonewall and groups[-1]:
-            groups.append([])
-        groups[-1].append(index)
-    return tuple(map(tuple, groups))
-
-
 def printed(section: Any) -> dict[str, Any]:
     """The values of a section, times as text."""
     result = {}
@@ -117,7 +114,9 @@ def printed(section: Any) -> dict[str, Any]:
 
 def from_effective(effective: Mapping[str, Any]) -> Config:
     """The Config whose effective() this is; ConfigError if it is none."""
-    return load(**effective)
+    if not isinstance(effective, Mapping):
+        raise ConfigError(f'{shown(effective)} is no effective config; it is a table of sections')
+    return combine([Layer(effective, lambda dotted, nth: 'effective config')], Layer({}), [])
 
 
 def load(
@@ -150,96 +149,23 @@ def load(
         layers.append(Layer({'device': table}))
     last = Layer(tree_of(sets), lambda dotted, nth: '--set')
 
+    return combine(layers, last, notes)
+
+
+def combine(layers: Sequence[Layer], last: Layer, notes: list[str]) -> Config:
+    """Lay each layer over those before it, and `last` over every job as well."""
     merged: dict[str, Table] = {name: {} for name in SECTIONS}
     costs: Table = {}
     for layer in layers:
         for name in SECTIONS:
             merged[name] |= layer.tables.get(name, {})
         costs |= layer.costs
-    tables = next((layer.jobs for layer in reversed(layers) if layer.jobs), [{}])
+    tables: list[Table] = next((layer.jobs for layer in reversed(layers) if layer.jobs), [{}])
     ends = last.tables.get('workload', {})
     tables = [{**merged['workload'], **table, **ends} for table in tables]
     given = {name: merged[name] | last.tables.get(name, {}) for name in SECTIONS}
     costs |= last.costs
     return build(tables, given, costs, notes)
-
-
-class Layer:
-    """What one source gives: tables by section, tables of jobs, costs by dotted name."""
-
-    def __init__(self, tree: Mapping[str, Any], where: Where = lambda dotted, nth: '') -> None:
-        self.tables: dict[str, Table] = {}
-        self.jobs: list[Table] = []
-        self.costs: Table = {}
-        for written, content in tree.items():
-            name, place = fold(written), where(fold(written), 0)
-            if name in SECTIONS:
-                self.tables[name] = read_table(name, name, content, where)
-            elif name == 'costs':
-                self.read_costs(name, content, where)
-            elif name == 'job':
-                if not isinstance(content, list) or not content:
-                    raise ConfigError(f'{place}: job is a list of tables; write [[job]]')
-                self.jobs = [
-                    read_table('workload', name, table, where, nth)
-                    for nth, table in enumerate(content)
-                ]
-            else:
-                close = nearest(name, [*SECTIONS, 'job', 'costs'])
-                raise ConfigError(
-                    f'{place}: no section {shown(written)}; the nearest is {close!r}'
-                )
-
-    def read_costs(self, path: str, content: object, where: Where) -> None:
-        """Costs of nested tables or dotted keys, under dotted names."""
-        if not isinstance(content, Mapping):
-            raise ConfigError(f'{where(path, 0)}: {path} is a table; write [{path}]')
-        for written, value in content.items():
-            inner = f'{path}.{fold(written)}'
-            if isinstance(value, Mapping):
-                self.read_costs(inner, value, where)
-            else:
-                self.costs[inner.removeprefix('costs.')] = Given(value, where(inner, 0))
-
-
-def read_table(section: str, head: str, content: object, where: Where, nth: int = 0) -> Table:
-    """One section's keys under their own names; None is as good as not given."""
-    if not isinstance(content, Mapping):
-        raise ConfigError(f'{where(head, nth)}: {head} is a table; write [{head}]')
-    known, aliases = fields_of(section), aliases_of(section)
-    table: Table = {}
-    for written, value in content.items():
-        name = fold(written)
-        given = value if isinstance(value, Given) else Given(value, where(f'{head}.{name}', nth))
-        own = aliases.get(name, name)
-        if own not in known:
-            close = nearest(name, [*known, *aliases])
-            raise ConfigError(
-                f'{given.where}: no key {shown(written)} in {head}; the nearest is {close!r}'
-            )
-        if own in table:
-            raise ConfigError(f'{given.where}: {head}.{own} is given twice; keep one')
-        if name == 'rwmixwrite':
-            given = Given(100 - convert(known[own].metadata['key'], name, given), given.where)
-        if given.value is not None and not (given.value == 'auto' and known[own].default is None):
-            table[own] = given
-    return table
-
-
-def tree_of(sets: Sequence[str]) -> dict[str, dict[str, str]]:
-    """The sections that 'section.key=value' texts give; of one key the last counts."""
-    tree: dict[str, dict[str, str]] = {}
-    for text in sets:
-        path, equals, value = text.partition('=')
-        section, dot, name = path.partition('.')
-        if not equals or not dot:
-            known = [f'{part}.{name}' for part in SECTIONS for name in fields_of(part)]
-            close = nearest(fold(path), known)
-            raise ConfigError(f'--set {shown(text)}: write section.key=value, as in {close}=...')
-        if fold(section) == 'job':
-            raise ConfigError(f'--set {shown(text)}: write workload.{name}, for all jobs')
-        tree.setdefault(fold(section), {})[fold(name)] = value
-    return tree
 
 
 # ---------------------------------------------------------------------------------- what must hold
@@ -293,12 +219,12 @@ def refuse(when: object, message: str) -> None:
 def check_target(target: dict[str, Any], given: Table) -> None:
     """A key that the kind of disk does not use is a misunderstanding."""
     kind = target['kind']
-    for name in TARGET_KEYS['lanes']:
-        refuse(
-            name in given and name not in TARGET_KEYS[kind],
-            f'{given[name].where if name in given else ""}: target.{name} has no meaning for '
-            f'kind {kind}; take it out or change target.kind',
-        )
+    for name in set(TARGET_KEYS['lanes']) - set(TARGET_KEYS[kind]):
+        if name in given:
+            raise ConfigError(
+                f'{given[name].where}: target.{name} has no meaning for kind {kind}; take it out'
+                ' or change target.kind'
+            )
     refuse(target['size'] % SECTOR, f'target.size={target["size"]}: is no multiple of {SECTOR}')
 
 
@@ -337,12 +263,12 @@ def resolve_job(job: dict[str, Any], label: str, lun_size: int) -> None:
     if isinstance(job['size'], str):  # a percentage, in whole requests as in fio
         share = lun_size * int(job['size'].rstrip('%')) // 100
         job['size'] = share // bs * bs
-    elif job['size'] is None and job['runtime'] is not None:
-        if not job['time_based'] and job['number_ios'] is None:
-            job['size'] = lun_size  # one pass over the LUN, or runtime, whichever ends first
-    if job['size'] is not None:
-        refuse(job['size'] > lun_size, f'{where}.size={job["size"]}: is above target.size={lun_size}')
-        refuse(job['size'] < bs, f'{where}.size={job["size"]}: is below bs={bs}')
+    elif job['runtime'] and not job['time_based'] and not job['number_ios'] and not job['size']:
+        job['size'] = lun_size  # one pass over the LUN, or runtime, whichever ends first
+    size = job['size']
+    if size is not None:
+        refuse(size > lun_size, f'{where}.size={size}: is above target.size={lun_size}')
+        refuse(size < bs, f'{where}.size={size}: is below bs={bs}')
 
 
 def resolve_guest(guest: dict[str, Any], jobs: Sequence[Workload]) -> None:

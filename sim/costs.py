@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from sim import scsi, vring
+from sim.config import Config
 from sim.errors import ConfigError
 from sim.memory import new_lines, take_cycles, touch_load
 
@@ -298,3 +299,9 @@ def derive(
         line_cold=prices[3],
         null_service=max(0, cycles('dev.null.service') - lio_submit - lio_complete),
     )
+
+
+def of_config(config: Config) -> Costs:
+    """The cost table of a config: its preset, its overrides, its clock."""
+    preset = load_preset(config.run.preset)
+    return derive(preset, config.costs, config.host.cpu_hz, config.guest.halt_poll_ns)

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import simpy
 
 import sim
 from sim import agents, costs, invariants, machine, record
@@ -79,7 +78,7 @@ def run(
     """
     config = config or load(**sections)
     began = time.perf_counter()
-    table = costs_override or derive_costs(config)
+    table = costs_override or costs.of_config(config)
     world = machine.build(config, table, record_requests=record_requests)
     engine = SimpyEngine(world)
     Phases(engine, config)
@@ -100,12 +99,6 @@ def run(
 
 
 NO_METRIC = ('config', 'wall_seconds', 'wall_io_per_second')
-
-
-def derive_costs(config: Config) -> costs.Costs:
-    """The cost table of a config: its preset, its overrides, its clock."""
-    preset = costs.load_preset(config.run.preset)
-    return costs.derive(preset, config.costs, config.host.cpu_hz, config.guest.halt_poll_ns)
 
 
 class Phases:
@@ -230,5 +223,3 @@ def _provenance(config: Config, report: dict[str, Any]) -> dict[str, Any]:
         'notes': list(config.notes),
     }
 
-
-__all__ = ['Result', 'derive_costs', 'run', 'simpy']

@@ -3,8 +3,8 @@
 All of it is integer arithmetic: bytes, nanoseconds, CPU cycles, Hz. Suffixes are fio's, in upper or
 lower case:
 
-    size   k m g t p, with or without b: powers of 1024 (fio's kb_base=1024); ki mi gi ti pi, with or
-           without b: powers of 1000 (!), as fio's manual has it
+    size   k m g t p, with or without b, are powers of 1024 (fio's kb_base=1024);
+           ki mi gi ti pi, with or without b, are powers of 1000 (!), as fio's manual has it
     time   d h m s ms us ns; msec, usec and nsec are fio's long forms
 """
 
@@ -89,13 +89,13 @@ def format_time(ns: int) -> str:
 def cycles_to_ns(cycles: Any, cpu_hz: int) -> Any:
     """Whole nanoseconds in `cycles` of a `cpu_hz` clock, rounded down.
 
-    For an int or an int64 array of any size; exact, without overflow up to 9.2e9 Hz and 292 years.
+    For an int or an int64 array; exact, without overflow up to 9.2e9 Hz and 292 years.
     """
     seconds, rest = divmod(cycles, cpu_hz)
     return seconds * NS_PER_S + rest * NS_PER_S // cpu_hz
 
 
 def ns_to_cycles(ns: Any, cpu_hz: int) -> Any:
-    """Cycles of a `cpu_hz` clock in `ns` nanoseconds, halves rounded up; for ints and int64 arrays."""
+    """Cycles of a `cpu_hz` clock in `ns` nanoseconds, halves rounded up; int or int64 array."""
     seconds, rest = divmod(ns, NS_PER_S)
     return seconds * cpu_hz + (rest * cpu_hz + NS_PER_S // 2) // NS_PER_S

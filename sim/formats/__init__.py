@@ -15,9 +15,9 @@ class Given(NamedTuple):
     where: str
 
 
-def fold(key: str) -> str:
+def fold(key: object) -> str:
     """A key as we know it: '-' and '_' are the same."""
-    return key.strip().replace('-', '_')
+    return str(key).strip().replace('-', '_')
 
 
 def nearest(key: str, known: Iterable[str]) -> str:

@@ -4,7 +4,7 @@ Each field of a section carries a Key that says what may stand in it. Times are 
 bytes. The sections are made by sim.config.load(), which fills in what is AUTO here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
@@ -50,9 +50,7 @@ class Workload:
         choices=('read', 'write', 'randread', 'randwrite', 'rw', 'randrw'),
         synonyms={'readwrite': 'rw'},
     )  # fmt: skip
-    bs: int = key(
-        4096, 'size', 'bytes of a request, a multiple of 512', low=512, alias='blocksize'
-    )
+    bs: int = key(4096, 'size', 'bytes of a request, a multiple of 512', low=512, alias='blocksize')
     iodepth: int = key(1, 'int', 'requests that a clone keeps in flight', low=1, high=65536)
     iodepth_batch_submit: int = key(
         1, 'int', 'requests given to the kernel at once', low=1, high=65536, alias='iodepth_batch'
@@ -125,7 +123,7 @@ class Device:
         only=('vhost-scsi-pci',),
     )  # fmt: skip
     num_queues: int = key(
-        AUTO, 'int', "request queues; auto is one per vCPU (QEMU 4.2: one)", low=1, high=1021
+        AUTO, 'int', 'request queues; auto is one per vCPU (QEMU 4.2: one)', low=1, high=1021
     )
     virtqueue_size: int = key(128, 'int', 'entries of a ring, a power of two', high=1024)
     cmd_per_lun: int = key(128, 'int', 'queue depth of a LUN', low=1, high=2**32 - 1)
@@ -136,8 +134,9 @@ class Device:
     )
     migratable: bool = key(False, 'bool', 'migration is not blocked')
     wwpn: str = key(
-        'naa.5001405000000001', 'text', 'name of the vhost target', pattern=r'(naa|fc|iqn)\..{1,200}'
-    )
+        'naa.5001405000000001', 'text', 'name of the vhost target',
+        pattern=r'(naa|fc|iqn)\..{1,200}',
+    )  # fmt: skip
     bootindex: int | None = key(None, 'int', 'place in the boot order', high=2**31 - 1)
     boot_tpgt: int = key(0, 'int', 'target that the firmware boots from', high=255)
     packed: bool = key(False, 'bool', 'packed rings (VIRTIO_F_RING_PACKED)')
@@ -170,7 +169,7 @@ class Qemu:
     """The virtual machine monitor."""
 
     version: str = key(
-        '10.2', 'choice', "whose defaults apply",
+        '10.2', 'choice', 'whose defaults apply',
         choices=('4.2', '5.2', '7.2', '8.2', '9.2', '10.0', '10.1', '10.2'),
     )  # fmt: skip
 
@@ -225,6 +224,14 @@ SECTIONS: dict[str, type] = {
 }
 COST = Key(kind='time', help='a parameter of the preset', unit='ns', high=10 * 10**9)
 
+# The keys of [target] that mean something, beside kind and size.
+TARGET_KEYS = {
+    'null': (),
+    'constant': ('service', 'lanes'),
+    'exponential': ('service', 'lanes'),
+    'lanes': ('service', 'lanes', 'serial', 'distribution'),
+}
+
 
 def fields_of(section: str) -> dict[str, Field[Any]]:
     """The fields of a section by name."""
@@ -236,3 +243,13 @@ def aliases_of(section: str) -> dict[str, str]:
     found = {item.metadata['key'].alias: name for name, item in fields_of(section).items()}
     found.pop('', None)
     return found
+
+
+def phases(jobs: Sequence[Workload]) -> tuple[tuple[int, ...], ...]:
+    """Groups of indices; a stonewall that is not the first job begins a group."""
+    groups: list[list[int]] = [[]]
+    for index, job in enumerate(jobs):
+        if job.stonewall and groups[-1]:
+            groups.append([])
+        groups[-1].append(index)
+    return tuple(map(tuple, groups))

@@ -36,6 +36,7 @@ ONLY = {
     'page_per_vq': (False, 'a doorbell page per queue is not modelled'),
 }
 
+
 def parse_device(text: str) -> tuple[dict[str, Given], list[str]]:
     """The device section's keys in a -device string or its JSON form, and notes on what is ignored.
 

@@ -29,8 +29,9 @@ def read_toml(path: str | Path) -> tuple[dict[str, Any], Where]:
     lines = key_lines(text)
 
     def where(dotted: str, nth: int = 0) -> str:
-        number = lines.get((dotted, nth)) or lines.get((dotted, 0))
-        return f'{path}:{number}' if number else str(path)
+        while dotted and (dotted, nth) not in lines:  # then the table that it stands in
+            dotted = dotted.rpartition('.')[0]
+        return f'{path}:{lines[dotted, nth]}' if dotted else str(path)
 
     return tree, where
 
@@ -61,6 +62,6 @@ def toml_table(head: str, table: Mapping[str, object]) -> str:
     lines = [head]
     for name, value in table.items():
         if value is not None:
-            quoted = json.dumps(name) if '.' in name else name
+            quoted = json.dumps(name, ensure_ascii=False) if '.' in name else name
             lines.append(f'{quoted} = {json.dumps(value, ensure_ascii=False)}')
     return '\n'.join(lines) + '\n'

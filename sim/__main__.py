@@ -1,0 +1,146 @@
+"""The command line: vhost-scsi-sim, or python -m sim.
+
+Exit codes: 0 good, 1 an invariant broken, 2 bad usage.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from sim import __version__
+from sim.errors import ConfigError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.command(options)
+    except ConfigError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print('interrupted: nothing was written', file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # The reader of our output has gone (head, less): not our error, and nothing to add.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='vhost-scsi-sim',
+        description='Cycle-level simulator of the virtio-scsi / vhost-scsi data path.',
+    )
+    parser.add_argument('--version', action='version', version=__version__)
+    commands = parser.add_subparsers(required=True, metavar='COMMAND')
+    run = commands.add_parser(
+        'run',
+        help='simulate one config',
+        description='Simulate one config. Precedence: default < CONFIG.toml < --fio, --device < '
+        '--set. docs/reference/config.md lists every key.',
+    )
+    run.add_argument('config', nargs='?', metavar='CONFIG.toml')
+    run.add_argument('--fio', metavar='JOB', help='a fio job file')
+    run.add_argument('--device', metavar='STRING', help='a QEMU -device string')
+    run.add_argument('--set', metavar='path=value', action='append', default=[], dest='sets')
+    run.add_argument('--engine', help='simpy')
+    run.add_argument('--seed', help='seed of every random stream')
+    run.add_argument('--json', action='store_true', help='print one JSON object, nothing else')
+    run.add_argument('--out', metavar='DIR', help='also write the results under DIR/<id>/')
+    run.set_defaults(command=_run)
+    params = commands.add_parser(
+        'params',
+        help='print a cost preset',
+        description='Print the parameters of a cost preset: value, unit, range, grade, source.',
+    )
+    params.add_argument('preset', nargs='?', default='icx-2.6ghz', help='a name or a .toml file')
+    params.add_argument('--json', action='store_true', help='print one JSON object')
+    params.set_defaults(command=_params)
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    from sim.config import load
+
+    sets = list(options.sets)
+    sets += [f'run.engine={options.engine}'] if options.engine is not None else []
+    sets += [f'run.seed={options.seed}'] if options.seed is not None else []
+    config = load(toml=options.config, fio=options.fio, device=options.device, sets=sets)
+    for note in config.notes:
+        print(f'note: {note}', file=sys.stderr)
+    from sim.run import run
+
+    if not options.json:
+        print(config.to_toml())
+    result = run(config)
+    place = result.save(options.out) if options.out else None
+    if options.json:
+        print(json.dumps(result.report))
+    else:
+        print(_summary(result.report))
+    if place is not None:
+        print(f'results in {place}', file=sys.stderr)
+    for broken in result.violations:
+        print(f'violation: {broken}', file=sys.stderr)
+    return 1 if result.violations else 0
+
+
+def _summary(report: dict[str, Any]) -> str:
+    """What a person wants to see of a run."""
+    latency = report['latency_ns']
+    lines = [
+        f'run {report["id"]}  digest {report["digest"]}',
+        f'{report["requests_completed"]} requests in {report["simulated_seconds"]:.6f} simulated '
+        f'seconds ({report["wall_seconds"]:.2f} s of wall time); warm-up cut: the first '
+        f'{report["warmup_requests"]}',
+        f'iops      {report["iops"]:.0f}',
+    ]
+    if latency:
+        shown = '  '.join(f'{k} {v / 1e3:.1f}' for k, v in latency.items())
+        lines.append(f'latency   {shown}  (µs, arrival to completion)')
+        stages = '  '.join(f'{k} {v / 1e3:.2f}' for k, v in report['stages_ns'].items())
+        lines.append(f'stages    {stages}  (µs, mean)')
+    lines += [
+        f'kicks     {report["kicks"]} ({report["requests_per_kick"]:.2f} requests each, '
+        f'{report["kicks_suppressed"]} suppressed)',
+        f'irqs      {report["interrupts"]} ({report["requests_per_interrupt"]:.2f} requests each, '
+        f'{report["signals_suppressed"]} suppressed)',
+        'busy      ' + '  '.join(f'{k} {v:.0%}' for k, v in report['busy'].items()),
+        f'lines     {report["line_transfers_per_request"]:.2f} cache-line transfers per request',
+        f'wakes     worker {report["worker_wakes"]}, halted vCPUs {report["vcpu_wakes"]}',
+    ]
+    if len(report['jobs']) > 1:
+        for name, job in report['jobs'].items():
+            mean = job['latency_ns'].get('mean', 0) / 1e3
+            lines.append(f'  {name}: {job["iops"]:.0f} IOPS, mean {mean:.1f} µs')
+    return '\n'.join(lines)
+
+
+def _params(options: argparse.Namespace) -> int:
+    import dataclasses
+
+    from sim.costs import load_preset
+
+    preset = load_preset(options.preset)
+    rows = [dataclasses.asdict(row) for row in preset.parameters.values()]
+    if options.json:
+        print(json.dumps({'name': preset.name, 'cpu_hz': preset.cpu_hz, 'parameters': rows}))
+        return 0
+    print(f'{preset.name}: cycles at {preset.cpu_hz} Hz')
+    for row in rows:
+        span = f'{row["minimum"]}..{row["maximum"]}'
+        print(
+            f'{row["name"]:46} {row["value"]:>9g} {row["unit"]:8} {span:>18}  '
+            f'{row["grade"]}  {row["role"]:6} {row["source"]}'
+        )
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
