@@ -3,6 +3,10 @@
 Method: iodepth 1 to 256 with EVENT_IDX on and off, same seed, so both see the same requests and the
 same service times. Everything else is as in the config, job file and device string that are given.
 
+Two latencies: up to the completion in the guest's driver (mean_us ... max_us, the stages), and up to
+fio's reaping it (fio_lat_*: what fio prints as lat). Once fio's CPU is the bottleneck, completions
+wait to be reaped and only the second one grows.
+
 Expect: latency flat until the first station saturates, then growing with iodepth; beyond the ring
 (virtqueue_size) requests wait in the guest's block layer. EVENT_IDX off kicks more often where the
 worker is busy. About three minutes on two cores; --quick under one.
@@ -63,11 +67,14 @@ def experiment(options: argparse.Namespace) -> dict[str, Any]:
 def row_of(depth: int, event_idx: bool, report: dict[str, Any]) -> dict[str, Any]:
     """One line of the table."""
     latency = {f'{key}_us': value / 1e3 for key, value in report['latency_ns'].items()}
+    fio = report['fio_lat_ns']
     return {
         'series': SERIES[event_idx],
         'iodepth': depth,
         'iops': report['iops'],
         **latency,
+        'fio_lat_mean_us': fio['mean'] / 1e3,
+        'fio_lat_p99_us': fio['p99'] / 1e3,
         'kicks': report['kicks'],
         'interrupts': report['interrupts'],
         'requests_per_kick': report['requests_per_kick'],
@@ -143,7 +150,7 @@ def show(outcome: dict[str, Any], folder: Path) -> None:
     import pandas as pd
 
     columns = (
-        'series iodepth iops mean_us p50_us p99_us p999_us requests_per_kick '
+        'series iodepth iops mean_us p50_us p99_us p999_us fio_lat_mean_us requests_per_kick '
         'requests_per_interrupt worker_busy'
     ).split()
     table = pd.DataFrame(outcome['rows'])[columns].round(2)

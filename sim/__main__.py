@@ -104,6 +104,8 @@ def _summary(report: dict[str, Any]) -> str:
     if latency:
         shown = '  '.join(f'{k} {v / 1e3:.1f}' for k, v in latency.items())
         lines.append(f'latency   {shown}  (µs, arrival to completion)')
+        fio = '  '.join(f'{k} {v / 1e3:.1f}' for k, v in report['fio_lat_ns'].items())
+        lines.append(f'fio lat   {fio}  (µs, arrival until reaped)')
         stages = '  '.join(f'{k} {v / 1e3:.2f}' for k, v in report['stages_ns'].items())
         lines.append(f'stages    {stages}  (µs, mean)')
     lines += [

@@ -123,17 +123,20 @@ def load(
     *,
     toml: str | Path | None = None,
     fio: str | Path | None = None,
-    device: str | None = None,
+    device: str | Mapping[str, Any] | None = None,
     sets: Sequence[str] = (),
     **sections: Any,
 ) -> Config:
     """Read, combine and check; ConfigError, on one line, for whatever makes no sense.
 
-    Keyword arguments are sections, such as target={'kind': 'null'}, and rank below every file. A
-    table of one job outranks [workload], which is for all jobs; a fio file replaces all job tables.
+    Keyword arguments are sections, such as target={'kind': 'null'}, and rank below every file;
+    `device` is a section if it is a mapping and a -device string if it is text. A table of one job
+    outranks [workload], which is for all jobs; a fio file replaces all job tables.
     `sets` are 'section.key=value'; 'workload.key=value' sets the key of every job.
     """
     notes: list[str] = []
+    if isinstance(device, Mapping):
+        sections['device'], device = device, None
     layers = [Layer(sections, lambda dotted, nth: 'load()')]
     if toml is not None:
         layers.append(Layer(*read_toml(toml)))

@@ -364,7 +364,7 @@ def _fio(mem, lines, st, tr, v, now):
 
 
 @kernel
-def _reap(st, v, now):
+def _reap(st, tr, v, now):
     """io_getevents(min, max): take what is there, or sleep until min of them are."""
     ready = st[v + J_DONE_COUNT]
     outstanding = _in_flight(st, v) - st[v + J_PREPARED_COUNT]
@@ -374,6 +374,8 @@ def _reap(st, v, now):
         number = st[u64(st[v + J_DONE_LIST]) + u64(st[v + J_DONE_HEAD])]
         st[v + J_DONE_HEAD] = (st[v + J_DONE_HEAD] + 1) % st[v + J_DEPTH]
         st[v + J_DONE_COUNT] -= 1
+        unit = u64(st[v + J_UNITS]) + UNIT_WORDS * u64(number)
+        tr[u64(st[unit + U_ROW]) + record.R_REAP] = now + 1
         st[u64(st[v + J_FREE_LIST]) + u64(st[v + J_FREE_COUNT])] = number
         st[v + J_FREE_COUNT] += 1
     st[v + A_STATE] = FIO
@@ -817,7 +819,7 @@ def _act(mem, lines, st, tr, v, now):
     if state == FIO:
         return _fio(mem, lines, st, tr, v, now)
     if state == REAP:
-        return _reap(st, v, now)
+        return _reap(st, tr, v, now)
     if state == IRQ:
         return _irq(mem, lines, st, v, now)
     if state == ENABLE:

@@ -44,6 +44,7 @@ FACTS = (
     'fetched',
     'used',
     'completed',  # how often each happened
+    'reap',  # when fio reaped it (io_getevents), cycles plus one like a timestamp
 )
 COLUMNS = TIMESTAMPS + FACTS
 ROW_WORDS = len(COLUMNS)
@@ -75,6 +76,7 @@ ROW_WORDS = len(COLUMNS)
     R_FETCHED_COUNT,
     R_USED_COUNT,
     R_COMPLETED_COUNT,
+    R_REAP,
 ) = map(u64, range(ROW_WORDS))
 
 # Outcomes.

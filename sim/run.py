@@ -170,6 +170,7 @@ def _report(
         'wall_io_per_second': completed / wall_seconds,
         'iops': frame.iops_of(done),
         'latency_ns': frame.latency_summary(done),
+        'fio_lat_ns': frame.latency_summary(done, 'fio_lat_ns'),
         'stages_ns': {
             stage: float(done[f'{stage}_ns'].mean()) for stage in record.STAGES if len(done)
         },

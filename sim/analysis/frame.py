@@ -30,7 +30,8 @@ def trace_rows(machine: Machine) -> npt.NDArray[np.int64]:
 
 def request_frame(machine: Machine, config: Config) -> pd.DataFrame:
     """One row per request: eleven timestamps (ns, missing where it never happened), ten stages
-    `<name>_ns`, `latency_ns` (arrival to completion), and the facts of the request."""
+    `<name>_ns`, `latency_ns` (arrival to completion), `fio_lat_ns` (arrival until fio reaped it,
+    what fio calls lat), and the facts of the request."""
     rows = trace_rows(machine)
     columns: dict[str, Any] = {}
     hz = config.host.cpu_hz
@@ -47,6 +48,10 @@ def request_frame(machine: Machine, config: Config) -> pd.DataFrame:
     ):
         frame[f'{stage}_ns'] = frame[f'{after}_ns'] - frame[f'{before}_ns']
     frame['latency_ns'] = frame['t_complete_ns'] - frame['t_arrive_ns']
+    reap = frame.pop('reap').to_numpy()
+    frame['t_reap_ns'] = pd.array(cycles_to_ns(np.maximum(reap - 1, 0), hz), dtype='Int64')
+    frame.loc[reap == 0, 't_reap_ns'] = pd.NA
+    frame['fio_lat_ns'] = frame['t_reap_ns'] - frame['t_arrive_ns']
     names = [config.jobs[plan.job].name for plan in machine.plans]
     frame['job'] = pd.Categorical([names[number] for number in frame['job']])
     frame['clone'] = rows[:, len(record.TIMESTAMPS) + record.FACTS.index('job')]
@@ -83,11 +88,11 @@ def measured(requests: pd.DataFrame, cut: int) -> pd.DataFrame:
     return ordered.dropna(subset=['t_complete_ns'])
 
 
-def latency_summary(done: pd.DataFrame) -> dict[str, float]:
-    """Mean and exact percentiles (nearest rank) of latency_ns; empty where nothing completed."""
+def latency_summary(done: pd.DataFrame, column: str = 'latency_ns') -> dict[str, float]:
+    """Mean and exact percentiles (nearest rank) of a column; empty where nothing completed."""
     if done.empty:
         return {}
-    latency = done['latency_ns'].to_numpy(dtype=np.int64)
+    latency = done[column].to_numpy(dtype=np.int64)
     values = stats.percentile(latency, list(PERCENTILES))
     summary = {'mean': float(latency.mean())}
     summary |= {k: int(v) for k, v in zip(PERCENTILE_NAMES, values, strict=True)}

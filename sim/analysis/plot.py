@@ -61,7 +61,7 @@ def _plain_log_axis(axes: Axes, values: Sequence[float], which: str) -> None:
 def throughput_latency(table: pd.DataFrame, bounds: pd.DataFrame, title: str) -> Figure:
     """IOPS and latency against iodepth, with the asymptotic bounds drawn in.
 
-    `table`: columns series, iodepth, iops, mean_us, p99_us. `bounds`: columns iodepth, iops_max,
+    `table`: columns series, iodepth, iops, fio_lat_mean_us, fio_lat_p99_us. `bounds`: columns iodepth, iops_max,
     latency_min_us.
     """
     figure = Figure(figsize=(11, 4.6), layout='constrained')
@@ -71,11 +71,11 @@ def throughput_latency(table: pd.DataFrame, bounds: pd.DataFrame, title: str) ->
         colour, marker = COLOURS[number], MARKERS[number]
         left.plot(rows['iodepth'], rows['iops'] / 1e3, color=colour, marker=marker, label=series)
         right.plot(
-            rows['iodepth'], rows['mean_us'], color=colour, marker=marker, label=f'{series}, mean'
+            rows['iodepth'], rows['fio_lat_mean_us'], color=colour, marker=marker, label=f'{series}, mean'
         )
         right.plot(
             rows['iodepth'],
-            rows['p99_us'],
+            rows['fio_lat_p99_us'],
             color=colour,
             marker=marker,
             linestyle=':',
@@ -99,7 +99,7 @@ def throughput_latency(table: pd.DataFrame, bounds: pd.DataFrame, title: str) ->
         label='lower bound (operational analysis)',
     )
     left.set(xlabel='iodepth', ylabel='thousand IOPS', xscale='log')
-    right.set(xlabel='iodepth', ylabel='latency, arrival to completion (µs)')
+    right.set(xlabel='iodepth', ylabel="fio's lat, arrival until reaped (µs)")
     right.set(xscale='log', yscale='log')
     left.set_ylim(0, float(table['iops'].max()) / 1e3 * 1.35)
     ticks = [v for v in LATENCY_TICKS if v <= right.get_ylim()[1] and v >= right.get_ylim()[0]]
@@ -141,7 +141,10 @@ def latency_tails(samples_us: Mapping[str, npt.NDArray[np.float64]], title: str)
     axes.set_ylabel('share of requests that are slower')
     axes.set_ylim(smallest * 0.8, 1.2)
     low, high = axes.get_xlim()
-    _plain_log_axis(axes, [v for v in LATENCY_TICKS if low <= v <= high], 'x')
+    if high > 5 * low:
+        _plain_log_axis(axes, [v for v in LATENCY_TICKS if low <= v <= high], 'x')
+    else:
+        axes.set_xscale('linear')
     for level, name in ((0.5, 'p50'), (0.01, 'p99'), (0.001, 'p99.9')):
         if level > smallest:
             axes.axhline(level, color='#bbbbbb', linewidth=0.8)

@@ -41,7 +41,7 @@ REASONS = {
     'disable_bw_measurement lat_percentiles clat_percentiles slat_percentiles percentile_list '
     'write_lat_log write_bw_log write_iops_log write_hist_log log_avg_msec log_hist_msec '
     'log_offset log_max_value log_compression bwavgtime iopsavgtime per_job_logs '
-    'unified_rw_reporting significant_figures unit_base clocksource gtod_cpu',
+    'unified_rw_reporting new_group significant_figures unit_base clocksource gtod_cpu',
     'it is only a text': 'description name',
     'each job ends by its own limits': 'exitall exit_what',
     'the system calls of an engine have one price': 'fixedbufs registerfiles userspace_reap',
@@ -55,7 +55,7 @@ NOT_MODELLED = (
     'rate_iops_min io_submit_mode fsync fdatasync sync verify do_verify thinktime_blocks '
     'thinktime_spin latency_target latency_window latency_percentile max_latency steadystate '
     'ss_dur ss_ramp read_iolog zonemode zonesize nrfiles openfiles mem iomem hipri sqthread_poll '
-    'kb_base flow serialize_overlap new_group'
+    'kb_base flow serialize_overlap'
 ).split()
 FLAGS = ('time_based', 'group_reporting', 'stonewall', 'norandommap')
 
