@@ -154,7 +154,7 @@ def sources(draw):
         optional={
             'name': st.text('aβ "\\[]=#', min_size=1).filter(str.strip),
             'rw': st.sampled_from(['read', 'readwrite', 'randwrite']),
-            'bs': st.integers(1, 126).map(lambda pages: pages * 4096),
+            'bs': st.integers(1, 64).map(lambda pages: pages * 4096),
             'iodepth': st.integers(1, 64),
             'numjobs': st.integers(1, 4),
             'number_ios': st.integers(1, 10**6),
@@ -223,6 +223,7 @@ def test_the_id_is_16_hex_digits_of_all_but_the_notes():
         ('target.service=1h', 'is out of range: 1ns to 100s'),
         ('costs.kick.exit=1d', 'costs.kick.exit: '),
         ('costs.kick exit=1us', 'is no name of a cost'),
+        ('target.size=300g', 'is out of range: 1m to 256g'),
         ('device.migratable=maybe', 'is neither on nor off'),
         ('run.warmup=some', 'auto, off or a number'),
         ('device.wwpn=sda', 'name of the vhost target'),

@@ -46,7 +46,7 @@ class Layer:
             name = inner.removeprefix('costs.')
             if isinstance(value, Mapping):
                 self.read_costs(inner, value, where)
-            elif name in self.costs or not re.fullmatch(r'[\w.]+', name):
+            elif name in self.costs or not re.fullmatch(r'\w+(\.\w+)*', name):
                 problem = 'is given twice' if name in self.costs else 'is no name of a cost'
                 raise ConfigError(f'{where(inner, 0)}: {shown(inner)} {problem}; correct it')
             else:

@@ -10,7 +10,7 @@ from typing import Any
 from sim.errors import ConfigError, shown
 from sim.formats import Given
 from sim.formats.keys import Key
-from sim.units import format_time, parse_size, parse_time_ns
+from sim.units import format_size, format_time, parse_size, parse_time_ns
 
 WORDS = {
     **dict.fromkeys(('on', 'yes', 'true', 'y', '1'), True),
@@ -36,7 +36,7 @@ def convert(key: Key, name: str, given: Given) -> Any:
 
 def limits(key: Key) -> str:
     """The range of a key in words."""
-    show = format_time if key.kind == 'time' else str
+    show = {'time': format_time, 'size': format_size, 'extent': format_size}.get(key.kind, str)
     return f'{show(key.low)} to {show(key.high)}'
 
 
