@@ -45,7 +45,8 @@ def kick_step(st, c, now):
 @kernel
 def irq_step(st, c, now):
     """The vector arrives. Halt polling keeps a vCPU awake for a while after HLT; later the host
-    must wake its thread first (kvm_vcpu_block)."""
+    must wake its thread first (kvm_vcpu_block).
+    """
     g = u64(st[c + C_GUEST_QUEUE])
     v = u64(st[g + guest.G_VCPU])
     halted = now - st[v + guest.V_SLEEPING_SINCE]

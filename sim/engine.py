@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import simpy
+from simpy.core import EventPriority, SimTime
 
 from sim import agents, backend, crossing, guest, target
 from sim.agents import (
@@ -97,11 +98,11 @@ class Wake(simpy.Event):
 
     __slots__ = ()
 
-    def at(self, delay: int, priority: int) -> None:
+    def at(self, delay: SimTime, priority: int) -> None:
         """Fire `delay` cycles from now, behind control and behind lower slots."""
         self._ok = True
         self._value = None
-        self.env.schedule(self, priority, delay)
+        self.env.schedule(self, EventPriority(priority), delay)
 
 
 class SimpyEngine:
@@ -117,7 +118,7 @@ class SimpyEngine:
         self.machine = machine
         self.on_notice = on_notice
         self.resumptions = 0  # SimPy events that ended in a call of `advance`
-        self._state = memoryview(machine.st)
+        self._state = memoryview(machine.st.data)
         self._due = int(machine.st[int(H_DUE)])
         self._woken = int(machine.st[int(H_WOKEN)])
         self._waiting = [Wake(self.env) for _ in machine.kinds]
@@ -177,9 +178,10 @@ class SimpyEngine:
         state[int(H_NOTICE)] = 0
         if bits & N_TRACE_FULL:
             self.machine.grow_trace()
-        if bits & ~N_TRACE_FULL and self.on_notice is not None:
+        tell = self.on_notice
+        if bits & ~N_TRACE_FULL and tell is not None:
             event = simpy.Event(self.env)
-            event.callbacks.append(lambda _: self.on_notice(bits))
+            event.callbacks.append(lambda _: tell(bits))
             event._ok = True
             event._value = None
             self.env.schedule(event, simpy.events.NORMAL, state[int(H_NOW)] - self.env.now)

@@ -30,7 +30,7 @@ def kernel_sources() -> list[Path]:
 
 
 def _cache_root() -> Path:
-    """Where compiled kernels may lie: the user's choice, the user's cache, or a temporary folder."""
+    """Where compiled kernels may lie: the user's choice, the cache, or a temporary one."""
     chosen = os.environ.get('NUMBA_CACHE_DIR')
     if chosen:
         return Path(chosen)

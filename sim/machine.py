@@ -6,13 +6,13 @@ command (struct virtio_scsi_cmd behind its scsi_cmnd), an indirect table and a p
 buffer.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from sim import agents, backend, crossing, guest, memory, record, rng, target, vring
-from sim.agents import A_STATE, NEVER
+from sim.agents import NEVER
 from sim.config import Config, Workload
 from sim.costs import Costs
 from sim.layout import PAGE_SIZE, vring_offsets
@@ -93,8 +93,6 @@ class _Arena:
     """Hands out words of the state array, and later bytes of guest memory."""
 
     used: int
-    unit: int = 1
-    names: list[str] = field(default_factory=list)
 
     def take(self, size: int, align: int = 1) -> int:
         start = -(-self.used // align) * align
@@ -166,7 +164,7 @@ class _Builder:
 
     def _assemble(self, kinds: list[int], bases: list[int], plans: list[JobPlan]) -> Machine:
         slots = len(kinds)
-        due, kind, base, woken = (self.words.take(slots) for _ in range(4))
+        due, kind, base = (self.words.take(slots) for _ in range(3))
         woken = self.words.take(64 * slots)  # a slot may be woken more than once in a stretch
         st = np.zeros(self.words.used, dtype=np.int64)
         for offset, value in self.writes:
@@ -186,8 +184,8 @@ class _Builder:
         )
         for name, value in heads:
             st[int(name)] = value
-        for index, name in enumerate(agents.COSTS):
-            st[16 + index] = getattr(self.costs, name)
+        for index, cost in enumerate(agents.COSTS):
+            st[16 + index] = getattr(self.costs, cost)
         st[agents.LOG_TABLE : agents.LOG_TABLE + 1025] = rng.log_table()
         mem = np.zeros(-(-self.bytes.used // PAGE_SIZE) * PAGE_SIZE, dtype=np.uint8)
         cores = self.vcpus + 1
@@ -266,7 +264,7 @@ class _Builder:
             self.put(g, name, value)
         for place in range(num):
             self.writes.append((tag_list + place, num - 1 - place))
-        values = (
+        host_values = (
             (backend.Q_DEVICE, self.devices[index]),
             (backend.Q_INDEX, index),
             (backend.Q_WORKER, self.worker),
@@ -280,7 +278,7 @@ class _Builder:
             (backend.Q_LUN_BLOCKS, self.config.target.size // 512),
             (backend.Q_BACKEND, 1),
         )
-        for name, value in values:
+        for name, value in host_values:
             self.put(q, name, value)
         self.put(self.irq[index], crossing.C_GUEST_QUEUE, g)
         return desc, desc + avail, desc + used
@@ -430,5 +428,3 @@ def states_of(kind: int) -> list[str]:
         agents.IRQ: list(crossing.IRQ_STATES),
     }.get(kind, ['sleep', 'run'])
 
-
-__all__ = ['A_STATE', 'JobPlan', 'Machine', 'build', 'states_of']

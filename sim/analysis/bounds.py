@@ -31,7 +31,7 @@ def minimal_demands(config: Config, costs: Costs) -> list[tuple[float, int]]:
     target, hz = config.target, config.host.cpu_hz
     vcpus = sum(config.jobs[j].numjobs for j in config.phases[0])
     if target.kind == 'null':
-        medium, lanes, serial = costs.null_service, 1 << 20, 0.0
+        medium, lanes, serial = float(costs.null_service), 1 << 20, 0.0
     else:
         medium, lanes = target.service * hz / 1e9, target.lanes
         serial = target.serial * hz / 1e9 if target.kind == 'lanes' else 0.0

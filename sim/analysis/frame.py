@@ -31,7 +31,8 @@ def trace_rows(machine: Machine) -> npt.NDArray[np.int64]:
 def request_frame(machine: Machine, config: Config) -> pd.DataFrame:
     """One row per request: eleven timestamps (ns, missing where it never happened), ten stages
     `<name>_ns`, `latency_ns` (arrival to completion), `fio_lat_ns` (arrival until fio reaped it,
-    what fio calls lat), and the facts of the request."""
+    what fio calls lat), and the facts of the request.
+    """
     rows = trace_rows(machine)
     columns: dict[str, Any] = {}
     hz = config.host.cpu_hz

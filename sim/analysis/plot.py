@@ -35,7 +35,7 @@ STAGE_COLOURS = dict(
         strict=True,
     )
 )
-STYLE = {'grid': {'color': '#dddddd', 'linewidth': 0.6}}
+GRID_COLOUR = '#dddddd'
 MARKERS = ('o', 's', '^', 'D')
 
 
@@ -46,7 +46,7 @@ def save(figure: Figure, path: str | Path) -> Path:
 
 
 def _clean(axes: Axes) -> None:
-    axes.grid(True, which='major', **STYLE['grid'])
+    axes.grid(True, which='major', color=GRID_COLOUR, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[['top', 'right']].set_visible(False)
 

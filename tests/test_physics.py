@@ -1,0 +1,131 @@
+"""What must hold of any such system, whatever its costs: physics before golden numbers."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from sim import costs
+from sim.analysis import bounds, theory
+from sim.config import load
+from sim.run import run
+
+EXPONENTIAL = {'kind': 'exponential', 'service': '60us', 'lanes': 8}
+
+
+def free_costs() -> costs.Costs:
+    """A machine whose CPUs take no time at all."""
+    zero = {field.name: 0 for field in dataclasses.fields(costs.Costs)}
+    return costs.Costs(**zero | {'vcpu_halt_poll': 1 << 60})
+
+
+@pytest.mark.parametrize('iodepth', [1, 4, 8, 32])
+def test_without_cpu_costs_throughput_is_what_mean_value_analysis_says(iodepth):
+    result = run(
+        workload={'iodepth': iodepth, 'number_ios': 20_000},
+        target=EXPONENTIAL,
+        costs_override=free_costs(),
+    )
+    disk = theory.Station(60e-6, servers=8)
+    expected = theory.mva(iodepth, [disk]).throughput_per_s
+    # 20,000 exponential services: the mean of the sample has a relative error of 0.7 %.
+    assert result.report['iops'] == pytest.approx(expected, rel=0.025)
+    assert result.violations == []
+
+
+@pytest.mark.parametrize('kind', ['null', 'constant'])
+@pytest.mark.parametrize('iodepth', [1, 16, 256])
+def test_with_real_costs_it_stays_inside_the_asymptotic_bounds(kind, iodepth):
+    config = load(workload={'iodepth': iodepth, 'number_ios': 4000}, target={'kind': kind})
+    report = run(config).report
+    most, least = bounds.bounds(config)
+    assert report['iops'] <= most
+    assert report['fio_lat_ns']['mean'] >= least * 1e9
+
+
+def test_a_null_target_is_a_lower_bound():
+    work = {'iodepth': 8, 'number_ios': 2000}
+    null = run(workload=work, target={'kind': 'null'}).report['latency_ns']
+    for kind in ('constant', 'exponential'):
+        other = run(workload=work, target={'kind': kind, 'service': '2us'}).report['latency_ns']
+        assert null['mean'] < other['mean']
+
+
+def test_doubling_every_cost_doubles_every_timestamp():
+    config = load(
+        workload={'iodepth': 16, 'number_ios': 3000, 'rw': 'randrw'}, target={'service': '80us'}
+    )
+    slow = load(
+        workload={'iodepth': 16, 'number_ios': 3000, 'rw': 'randrw'}, target={'service': '160us'}
+    )
+    table = costs.of_config(config)
+    once = run(config, costs_override=table).requests
+    twice = run(slow, costs_override=table.scaled(2)).requests
+    # 2.6 GHz is 13/5 cycles per ns: compare cycles, which ns round down.
+    for name in [c for c in once if c.startswith('t_')]:
+        gap = twice[name].to_numpy(dtype=np.int64) - 2 * once[name].to_numpy(dtype=np.int64)
+        assert set(np.unique(gap)) <= {0, 1}, name
+    assert (once['kick'] == twice['kick']).all()
+
+
+def test_same_seed_same_digest_other_seed_other_digest():
+    def digest(seed):
+        return run(workload={'number_ios': 500, 'iodepth': 4}, run={'seed': seed}).report['digest']
+
+    assert digest(1) == digest(1)
+    assert digest(1) != digest(2)
+
+
+def test_watching_changes_nothing():
+    work = {'number_ios': 1000, 'iodepth': 8, 'rw': 'randrw'}
+    watched = run(workload=work, target=EXPONENTIAL)
+    alone = run(workload=work, target=EXPONENTIAL, check=False, record_requests=False)
+    assert alone.requests.empty
+    for key in ('steps', 'engine_events', 'kicks', 'interrupts', 'simulated_seconds', 'lines'):
+        assert watched.report[key] == alone.report[key]
+
+
+def test_iodepth_beyond_the_ring_waits_in_the_block_layer():
+    work = {'iodepth': 100, 'number_ios': 4000}
+    device = {'indirect_desc': False, 'virtqueue_size': 128}
+    slow = {'kind': 'constant', 'service': '500us', 'lanes': 256}
+    report = run(workload=work, device=device, target=slow).report
+    assert report['avail_ahead_max'] <= 128 // 3  # three descriptors for each request
+    assert report['requests_requeued'] > 0
+    assert report['stages_ns']['submit'] > 100_000
+    roomy = run(workload=work, target=slow).report
+    assert roomy['requests_requeued'] == 0
+    assert report['violations'] == roomy['violations'] == []
+
+
+def test_iodepth_beyond_the_tags_puts_the_thread_to_sleep():
+    slow = {'kind': 'constant', 'service': '2ms', 'lanes': 256}
+    report = run(workload={'iodepth': 256, 'number_ios': 2000}, target=slow).report
+    assert report['requests_completed'] == 2000
+    assert report['iops'] == pytest.approx(128 / 2.03e-3, rel=0.05)  # 128 tags, not 256
+    assert report['violations'] == []
+
+
+def test_event_idx_saves_kicks_where_the_worker_is_busy():
+    work = {'iodepth': 32, 'number_ios': 5000}
+    on = run(workload=work, target=EXPONENTIAL).report
+    off = run(workload=work, target=EXPONENTIAL, device={'event_idx': False}).report
+    assert on['kicks'] < off['kicks']
+
+
+def test_line_costs_emerge_from_sharing_and_go_when_lines_are_free():
+    config = load(workload={'iodepth': 1, 'number_ios': 500})
+    table = costs.of_config(config)
+    free = dataclasses.replace(table, line_hit=0, line_shared=0, line_transfer=0, line_cold=0)
+    with_lines = run(config, costs_override=table).report['latency_ns']['p50']
+    without = run(config, costs_override=free).report['latency_ns']['p50']
+    lines = costs.reference_lines(table.line_prices)
+    on_path = lines.guest_submit + lines.guest_complete + lines.worker_pop + lines.worker_complete
+    assert 0 < with_lines - without <= on_path / 2.6 * 1.2
+
+
+def test_on_the_reference_path_shares_and_lines_add_up_to_the_measured_total():
+    # One request at a time: the worker's busy time per request is its published 1950 ns.
+    report = run(workload={'iodepth': 1, 'number_ios': 2000, 'rw': 'read'}).report
+    per_request = report['busy']['vhost'] * report['simulated_seconds'] / 2000
+    assert per_request == pytest.approx(1950e-9, rel=0.02)
