@@ -186,6 +186,9 @@ def build(
     for number, job in enumerate(jobs, 1):
         resolve_job(job, f'job {number}', target['size'])
     workloads = tuple(Workload(**job) for job in jobs)
+    names = [job.name for job in workloads]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    refuse(twice, f'workload.name={twice}: two jobs have this name; rename one')
     resolve_guest(guest, workloads)
     resolve_queues(device, guest['vcpus'], qemu['version'], notes)
     check_rings(device, workloads)

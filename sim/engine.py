@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 import simpy
-from simpy.core import EventPriority, SimTime
+from simpy.core import SimTime
+from simpy.events import EventPriority
 
 from sim import agents, backend, crossing, guest, target
 from sim.agents import (

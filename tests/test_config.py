@@ -146,6 +146,11 @@ def test_a_clone_ends_by_the_first_of_its_limits(workload, limit):
 # ------------------------------------------------------------------------------ what reads back
 
 
+def named(job: dict[str, object]) -> str:
+    """What a name becomes; unnamed jobs get names of their own."""
+    return str(job.get('name', id(job))).strip()
+
+
 @st.composite
 def sources(draw):
     """Sections of a config that makes sense."""
@@ -170,7 +175,7 @@ def sources(draw):
     if kind == 'lanes':
         target['serial'] = f'{draw(st.integers(0, 10**6))}ns'
     return {
-        'job': draw(st.lists(job, min_size=1, max_size=3)),
+        'job': draw(st.lists(job, min_size=1, max_size=3, unique_by=named)),
         'device': {'num_queues': draw(st.integers(1, 8)), 'in_order': draw(st.booleans())},
         'target': target,
         'costs': draw(st.dictionaries(st.sampled_from(['a', 'b.c']), st.integers(0, 10**9))),
@@ -276,6 +281,7 @@ def test_a_value_of_the_wrong_type_is_refused(section, problem):
         ({'workload': {'rate_process': 'poisson'}}, 'needs a rate'),
         ({'workload': {'size': '9g'}}, 'is above target.size'),
         ({'workload': {'size': 512}}, 'is below bs=4096'),
+        ({'job': [{}, {'name': 'job1'}]}, 'two jobs have this name'),
         ({'workload': {'numjobs': 4}, 'guest': {'vcpus': 3}}, 'needs a vCPU of its own'),
         ({'device': {'num_queues': 200}}, 'at most 128 request queues'),
         ({'device': {'virtqueue_size': 2}}, 'must be > 2'),

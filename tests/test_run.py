@@ -23,6 +23,10 @@ FIO = str(TOP / 'examples/randread-4k.fio')
 DEVICE = (TOP / 'examples/device.txt').read_text()
 
 
+# Sixteen places, written and read over and over with sixteen requests in flight.
+REWRITE = {'rw': 'randrw', 'size': '64k', 'runtime': '4ms', 'time_based': True, 'iodepth': 16}
+
+
 def finished(**sections):
     """A machine after its run, for the checkers."""
     config = load(**sections)
@@ -40,6 +44,7 @@ def finished(**sections):
     'work',
     [
         {'rw': 'randrw', 'size': '1m', 'iodepth': 16},
+        REWRITE,
         {'rw': 'write', 'bs': '64k', 'iodepth': 4},
         {'rw': 'randwrite', 'bs': '512', 'iodepth': 32},
         {'iodepth': 64, 'iodepth_batch_submit': 48, 'iodepth_batch_complete_max': 64},
@@ -51,7 +56,8 @@ def finished(**sections):
     ids=lambda work: ' '.join(f'{k}={v}' for k, v in work.items()),
 )
 def test_every_way_of_working_completes_everything_once(work):
-    result = run(workload={'number_ios': 1500} | work, target={'kind': 'exponential'})
+    work = work if 'runtime' in work else {'number_ios': 1500} | work
+    result = run(workload=work, target={'kind': 'exponential'})
     assert result.violations == []
     assert (result.requests['outcome'] == 'ok').all()
 
@@ -132,7 +138,7 @@ def test_a_long_run_outgrows_its_trace_and_loses_nothing(monkeypatch):
     ],
 )
 def test_a_falsified_trace_is_noticed(column, change, said):
-    world = finished(workload={'number_ios': 200, 'iodepth': 4, 'rw': 'randrw', 'size': '64k'})
+    world = finished(workload=REWRITE)
     assert invariants.check(world) == []
     frame.trace_rows(world)[100, invariants.COLUMN[column]] += change
     assert any(text.startswith(said) for text in invariants.check(world))
