@@ -225,8 +225,8 @@ def refuse(when: object, message: str) -> None:
 def check_target(target: dict[str, Any], given: Table) -> None:
     """A key that the kind of disk does not use is a misunderstanding."""
     kind = target['kind']
-    for name in set(TARGET_KEYS['lanes']) - set(TARGET_KEYS[kind]):
-        if name in given:
+    for name in TARGET_KEYS['lanes']:
+        if name in given and name not in TARGET_KEYS[kind]:
             raise ConfigError(
                 f'{given[name].where}: target.{name} has no meaning for kind {kind}; take it out'
                 ' or change target.kind'

@@ -43,12 +43,19 @@ def _cache_root() -> Path:
         return Path(tempfile.gettempdir()) / f'vhost-scsi-sim-{os.getuid()}'
 
 
-def _point_numba_at_its_cache() -> Path:
+def _digest_of_sources() -> str:
     digest = hashlib.blake2b(digest_size=8)
     for path in kernel_sources():
         digest.update(path.name.encode() + b'\0' + path.read_bytes() + b'\0')
-    digest.update(f'{numba.__version__} {numba.config.BOUNDSCHECK}'.encode())
-    folder = _cache_root() / f'kernels-{digest.hexdigest()}'
+    return digest.hexdigest()
+
+
+MODEL_DIGEST = _digest_of_sources()  # which model this is: results of another one are stale
+
+
+def _point_numba_at_its_cache() -> Path:
+    checks = '-checked' if numba.config.BOUNDSCHECK else ''
+    folder = _cache_root() / f'kernels-{MODEL_DIGEST}-numba{numba.__version__}{checks}'
     numba.config.CACHE_DIR = str(folder)
     return folder
 

@@ -18,6 +18,7 @@ from sim.analysis import frame
 from sim.config import Config, load
 from sim.engine import SimpyEngine
 from sim.errors import ConfigError
+from sim.jit import MODEL_DIGEST
 
 
 @dataclass(kw_only=True)
@@ -47,7 +48,8 @@ class Result:
             requests.attrs = {'provenance': json.dumps(self.provenance)}
             _whole(place / 'requests.parquet', lambda p: requests.to_parquet(p, compression='zstd'))
             _whole(place / 'summary.csv', lambda p: self.summary.to_csv(p, index=False))
-            _whole(place / 'config.toml', lambda p: p.write_text(self.config.to_toml()))
+            toml = self.config.to_toml()
+            _whole(place / 'config.toml', lambda p: p.write_text(toml, encoding='utf-8'))
             text = json.dumps({**self.report, 'provenance': self.provenance}, indent=1)
             _whole(place / 'report.json', lambda p: p.write_text(text + '\n'))
         except OSError as error:
@@ -215,6 +217,7 @@ def _provenance(config: Config, report: dict[str, Any]) -> dict[str, Any]:
     versions = {name: metadata.version(name) for name in ('numpy', 'numba', 'pandas', 'simpy')}
     return {
         'simulator': sim.__version__,
+        'model': MODEL_DIGEST,
         'python': platform.python_version(),
         'versions': versions,
         'config': config.effective(),

@@ -15,6 +15,7 @@ import pandas as pd
 
 from sim.config import Config
 from sim.errors import ConfigError
+from sim.jit import MODEL_DIGEST
 from sim.run import run
 
 Progress = Callable[[int, int, str], None]
@@ -23,9 +24,17 @@ Progress = Callable[[int, int, str], None]
 def run_point(config: Config, folder: Path) -> Path:
     """Run one config unless its results are there; returns where they lie."""
     place = folder / config.id
-    if not (place / 'report.json').is_file():
+    if not is_finished(place):
         run(config).save(folder)
     return place
+
+
+def is_finished(place: Path) -> bool:
+    """Does the point lie there, simulated by this model? Another model's results are stale."""
+    try:
+        return bool(load_report(place)['provenance']['model'] == MODEL_DIGEST)
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def sweep(
@@ -47,7 +56,7 @@ def sweep(
         raise ConfigError(
             f'{root}: cannot write results ({error.strerror}); choose another --out'
         ) from error
-    missing = [c for c in configs if not (root / c.id / 'report.json').is_file()]
+    missing = [c for c in configs if not is_finished(root / c.id)]
     done = len(configs) - len(missing)
     if done:
         progress(done, len(configs), 'already there')

@@ -61,8 +61,8 @@ def _plain_log_axis(axes: Axes, values: Sequence[float], which: str) -> None:
 def throughput_latency(table: pd.DataFrame, bounds: pd.DataFrame, title: str) -> Figure:
     """IOPS and latency against iodepth, with the asymptotic bounds drawn in.
 
-    `table`: columns series, iodepth, iops, fio_lat_mean_us, fio_lat_p99_us. `bounds`: columns iodepth, iops_max,
-    latency_min_us.
+    `table`: columns series, iodepth, iops, fio_lat_mean_us, fio_lat_p99_us. `bounds`: columns
+    iodepth, iops_max, latency_min_us.
     """
     figure = Figure(figsize=(11, 4.6), layout='constrained')
     left, right = figure.subplots(1, 2)
@@ -71,7 +71,11 @@ def throughput_latency(table: pd.DataFrame, bounds: pd.DataFrame, title: str) ->
         colour, marker = COLOURS[number], MARKERS[number]
         left.plot(rows['iodepth'], rows['iops'] / 1e3, color=colour, marker=marker, label=series)
         right.plot(
-            rows['iodepth'], rows['fio_lat_mean_us'], color=colour, marker=marker, label=f'{series}, mean'
+            rows['iodepth'],
+            rows['fio_lat_mean_us'],
+            color=colour,
+            marker=marker,
+            label=f'{series}, mean',
         )
         right.plot(
             rows['iodepth'],
