@@ -4,8 +4,8 @@ Method: iodepth 1 to 256 with EVENT_IDX on and off, same seed, so both see the s
 same service times. Everything else is as in the config, job file and device string that are given.
 
 Two latencies: up to the completion in the guest's driver (mean_us ... max_us, the stages), and
-up to fio's reaping it (fio_lat_*: what fio prints as lat). Once fio's CPU is the bottleneck, completions
-wait to be reaped and only the second one grows.
+up to fio's reaping it (fio_lat_*: what fio prints as lat). Once fio's CPU is the bottleneck,
+completions wait to be reaped and only the second one grows.
 
 Expect: latency flat until the first station saturates, then growing with iodepth; beyond the ring
 (virtqueue_size) requests wait in the guest's block layer. EVENT_IDX off kicks more often where the
