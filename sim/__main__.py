@@ -62,6 +62,15 @@ def _parser() -> argparse.ArgumentParser:
     params.add_argument('preset', nargs='?', default='icx-2.6ghz', help='a name or a .toml file')
     params.add_argument('--json', action='store_true', help='print one JSON object')
     params.set_defaults(command=_params)
+    bench = commands.add_parser(
+        'bench',
+        help='how fast the simulator itself is (in a checkout)',
+        description='Run the benchmarks of a checkout (benchmarks/, as make bench does).',
+    )
+    bench.add_argument('--only', metavar='TOPIC', action='append', help='one topic, such as ring')
+    bench.add_argument('--rounds', type=int, metavar='N', help='medians are over so many rounds')
+    bench.add_argument('--json', action='store_true', help='print one JSON object')
+    bench.set_defaults(command=_bench)
     return parser
 
 
@@ -142,6 +151,25 @@ def _params(options: argparse.Namespace) -> int:
             f'{row["grade"]}  {row["role"]:6} {row["source"]}'
         )
     return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    import subprocess
+    from pathlib import Path
+
+    # The package may not import what measures it, so the benchmarks run in a process of their own.
+    root = Path(__file__).resolve().parent.parent
+    if not (root / 'benchmarks' / '__main__.py').is_file():
+        raise ConfigError(
+            f'bench: {root} is not a checkout; the benchmarks are not part of an installed '
+            'package: clone the repository and run make bench there'
+        )
+    command = [sys.executable, '-m', 'benchmarks']
+    for topic in options.only or []:
+        command += ['--only', topic]
+    command += ['--rounds', str(options.rounds)] if options.rounds is not None else []
+    command += ['--json'] if options.json else []
+    return subprocess.run(command, cwd=root).returncode
 
 
 if __name__ == '__main__':
