@@ -14,7 +14,7 @@ batch, used.len 0. vhost_scsi_handle_vq gives up the thread after 256 requests.
 
 import numpy as np
 
-from sim import record, scsi, target, vring
+from sim import record, scsi, se_cmd, target, vring
 from sim.agents import (
     A_BUSY,
     A_FIELDS,
@@ -196,7 +196,7 @@ def _build_command(mem, st, q, head, row):
 def _decode(mem, st, q, x, header, data_bytes):
     """LIO's view of the CDB: what to move, or which sense to answer with."""
     opcode = scsi.cdb_opcode(mem, header)
-    st[x + target.X_WRITE] = 1 if scsi.is_write(opcode) else 0
+    st[x + target.X_OP] = se_cmd.OP_WRITE if scsi.is_write(opcode) else se_cmd.OP_READ
     st[x + target.X_BLOCKS] = 0
     sense = scsi.SENSE_NONE
     if scsi.lun_of(mem, header) != 0:

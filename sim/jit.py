@@ -18,14 +18,16 @@ from typing import Any
 
 import numba
 
+CONSTANTS = ('layout.py', 'fields.py', 'se_cmd.py')  # no kernels, but numbers that go into them
+
 
 def kernel_sources() -> list[Path]:
-    """The files whose text decides what a kernel does: those that use this module, and layout."""
+    """The files whose text decides what a kernel does: users of this module, and CONSTANTS."""
     here = Path(__file__).parent
     return [
         path
-        for path in sorted(here.glob('*.py'))
-        if path.name == 'layout.py' or 'sim.jit' in path.read_text(encoding='utf-8')
+        for path in sorted(here.rglob('*.py'))
+        if path.name in CONSTANTS or 'sim.jit' in path.read_text(encoding='utf-8')
     ]
 
 
@@ -46,7 +48,8 @@ def _cache_root() -> Path:
 def _digest_of_sources() -> str:
     digest = hashlib.blake2b(digest_size=8)
     for path in kernel_sources():
-        digest.update(path.name.encode() + b'\0' + path.read_bytes() + b'\0')
+        name = path.relative_to(Path(__file__).parent).as_posix()
+        digest.update(name.encode() + b'\0' + path.read_bytes() + b'\0')
     return digest.hexdigest()
 
 

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sim import agents, backend, crossing, guest, memory, record, rng, target, vring
+from sim import agents, backend, crossing, guest, memory, record, rng, se_cmd, target, vring
 from sim.agents import NEVER
 from sim.config import Config, Workload
 from sim.costs import Costs
+from sim.disks import events
+from sim.disks import fields as disks
 from sim.layout import PAGE_SIZE, vring_offsets
 from sim.units import ns_to_cycles
 
@@ -137,7 +139,7 @@ class _Builder:
             agents.IRQ: crossing.CROSSING_WORDS,
             agents.WORKER: backend.WORKER_WORDS,
             agents.LIO_SUBMIT: target.KWORKER_WORDS,
-            agents.DISK: target.DISK_WORDS,
+            agents.DISK: disks.DISK_WORDS,
             agents.LIO_COMPLETE: target.KWORKER_WORDS,
         }
         bases = [self.words.take(sizes[kind]) for kind in kinds]
@@ -235,7 +237,7 @@ class _Builder:
         tags = self.words.take(int(guest.TAG_WORDS) * num)
         tag_list = self.words.take(num)
         rows = self.words.take(num)
-        command_words = int(target.X_DATA) + 2 * (segments + 1)
+        command_words = int(se_cmd.X_DATA) + 2 * (segments + 1)
         values = (
             (guest.G_DRIVER, self.drivers[index]),
             (guest.G_INDEX, index),
@@ -343,16 +345,16 @@ class _Builder:
         )
         key = rng.stream_key(self.config.run.seed, 'target.lun0.service')
         values = (
-            (target.D_SLOT, first + 1),
-            (target.D_SERVICE, self.costs.null_service if null else ns_to_cycles(spec.service, hz)),
-            (target.D_EXPONENTIAL, int(spread)),
-            (target.D_SERIAL, ns_to_cycles(spec.serial, hz) if spec.kind == 'lanes' else 0),
-            (target.D_KEY, key),
-            (target.D_LANES, lanes),
-            (target.D_LANE_FREE, self.words.take(lanes)),
-            (target.D_HEAP, self.words.take(target.HEAP_WORDS * (commands + 1))),
-            (target.D_LIO_COMPLETE, self.lio_complete),
-            (target.D_BLOCKS, spec.size // 512),
+            (disks.D_SLOT, first + 1),
+            (disks.D_SERVICE, self.costs.null_service if null else ns_to_cycles(spec.service, hz)),
+            (disks.D_EXPONENTIAL, int(spread)),
+            (disks.D_SERIAL, ns_to_cycles(spec.serial, hz) if spec.kind == 'lanes' else 0),
+            (disks.D_KEY, key),
+            (disks.D_LANES, lanes),
+            (disks.D_LANE_FREE, self.words.take(lanes)),
+            (disks.D_HEAP, self.words.take(events.HEAP_WORDS * (commands + 1))),
+            (disks.D_LIO_COMPLETE, self.lio_complete),
+            (disks.D_BLOCKS, spec.size // 512),
         )
         for name, value in values:
             self.put(self.disk, name, value)

@@ -1,14 +1,11 @@
-"""The target: LIO's two work-queue hops, the LUN, and the medium behind it.
+"""The target: LIO's two work-queue hops and the LUN in front of the medium.
 
 Three agents. `lio_submit` is the kworker of "target_submission" (queue_work by the vhost worker,
-target_queued_submit_work), `disk` is the medium, `lio_complete` the kworker of "target_completion".
+target_queued_submit_work), `disk` is the medium (sim.disks), `lio_complete` the kworker of
+"target_completion".
 
     kworker    sleep -> RUN ... -> sleep       one command per step, first in first out
-    disk       idle -> (lane, then serial stage) per command -> idle
-
-The media: null, constant, exponential, and N parallel lanes followed by one serial stage. A
-command takes the lane that is free first; the serial stage (the link, the controller) takes
-commands in the order in which they leave their lanes.
+    disk       idle -> one event of the medium per step -> idle
 
 The disk keeps one 64-bit stamp per 512-byte block. A WRITE copies the stamps at the head of each
 512 bytes of its data pages to the medium, a READ copies them back, at t_done: a lost, doubled or
@@ -26,33 +23,31 @@ from sim.agents import (
     K_LIO_COMPLETE,
     K_LIO_HOP,
     K_LIO_SUBMIT,
-    LOG_TABLE,
     NEVER,
     wake,
 )
+from sim.disks import medium
+from sim.disks.events import due
+from sim.disks.fields import D_LIO_COMPLETE
 from sim.jit import kernel
 from sim.memory import load64, store64
-from sim.rng import exponential
+from sim.se_cmd import OP_WRITE
+from sim.se_cmd import X_BLOCKS as X_BLOCKS
+from sim.se_cmd import X_DATA as X_DATA
+from sim.se_cmd import X_HEAD as X_HEAD
+from sim.se_cmd import X_LBA as X_LBA
+from sim.se_cmd import X_NEXT as X_NEXT
+from sim.se_cmd import X_OP as X_OP
+from sim.se_cmd import X_QUEUE as X_QUEUE
+from sim.se_cmd import X_RESID as X_RESID
+from sim.se_cmd import X_RESPONSE as X_RESPONSE
+from sim.se_cmd import X_ROW as X_ROW
+from sim.se_cmd import X_SEGMENTS as X_SEGMENTS
+from sim.se_cmd import X_SENSE as X_SENSE
+from sim.se_cmd import X_STATUS as X_STATUS
 
 u64 = np.uint64
 ONE, TWO = u64(1), u64(2)
-
-# A command (struct vhost_scsi_cmd with its se_cmd), in a table of the queue, by head.
-(
-    X_QUEUE,  # base of the host side of its queue
-    X_HEAD,
-    X_ROW,
-    X_WRITE,
-    X_LBA,
-    X_BLOCKS,
-    X_RESPONSE,  # where the 108 bytes go
-    X_STATUS,
-    X_SENSE,
-    X_RESID,
-    X_NEXT,  # link in whatever list holds it, -1 the end
-    X_SEGMENTS,  # how many data segments follow
-    X_DATA,  # address and length of each
-) = map(u64, range(13))
 
 SLEEP, RUN = 0, 1
 
@@ -65,28 +60,6 @@ SLEEP, RUN = 0, 1
     W_PEER,  # lio_submit: base of the disk; lio_complete: unused
 ) = map(u64, range(A_FIELDS, A_FIELDS + 5))
 KWORKER_WORDS = A_FIELDS + 5
-
-# The disk's stretch.
-(
-    D_SLOT,
-    D_SERVICE,
-    D_EXPONENTIAL,
-    D_SERIAL,
-    D_KEY,
-    D_COUNT,  # commands accepted, the index of the next draw
-    D_LANES,
-    D_LANE_FREE,  # table: when each lane is free
-    D_SERIAL_FREE,
-    D_HEAP_COUNT,
-    D_HEAP,  # table of pairs (time << 1 | stage, command), a binary heap
-    D_ORDER,  # ties in the heap go in order of arrival
-    D_LIO_COMPLETE,  # base of the completion kworker
-    D_BLOCKS,  # capacity
-    D_LANE_BUSY,  # cycles summed over the lanes
-    D_SERIAL_BUSY,
-) = map(u64, range(A_FIELDS, A_FIELDS + 16))
-DISK_WORDS = A_FIELDS + 16
-HEAP_WORDS = 3  # time, order and stage, command
 
 
 # ----------------------------------------------------------------------------------- kworkers ----
@@ -132,7 +105,7 @@ def submit_step(st, tr, media, w, now):
     x = _take(st, w)
     disk = u64(st[w + W_PEER])
     tr[u64(st[x + X_ROW]) + record.R_ISSUE] = now + 1
-    _accept(st, disk, x, now)
+    medium.accept(st, disk, x, now)
     return _next(st, w, now, st[K_LIO_SUBMIT])
 
 
@@ -152,79 +125,6 @@ def complete_next(st, w, now):
 
 
 @kernel
-def _before(st, a, b):
-    return st[a] < st[b] or (st[a] == st[b] and st[a + ONE] < st[b + ONE])
-
-
-@kernel
-def _swap(st, a, b):
-    for i in range(HEAP_WORDS):
-        st[a + u64(i)], st[b + u64(i)] = st[b + u64(i)], st[a + u64(i)]
-
-
-@kernel
-def _node(st, disk, index):
-    return u64(st[disk + D_HEAP]) + u64(HEAP_WORDS) * u64(index)
-
-
-@kernel
-def _push(st, disk, time, stage, command):
-    index = st[disk + D_HEAP_COUNT]
-    st[disk + D_HEAP_COUNT] = index + 1
-    st[disk + D_ORDER] += 1
-    node = _node(st, disk, index)
-    st[node] = time
-    st[node + ONE] = (st[disk + D_ORDER] << 1) | stage
-    st[node + TWO] = command
-    while index > 0:
-        parent = (index - 1) // 2
-        if not _before(st, _node(st, disk, index), _node(st, disk, parent)):
-            break
-        _swap(st, _node(st, disk, index), _node(st, disk, parent))
-        index = parent
-
-
-@kernel
-def _pop(st, disk):
-    """Drop the first node of the heap."""
-    count = st[disk + D_HEAP_COUNT] - 1
-    st[disk + D_HEAP_COUNT] = count
-    _swap(st, _node(st, disk, 0), _node(st, disk, count))
-    index = 0
-    while True:
-        child = 2 * index + 1
-        if child >= count:
-            break
-        if child + 1 < count and _before(st, _node(st, disk, child + 1), _node(st, disk, child)):
-            child += 1
-        if not _before(st, _node(st, disk, child), _node(st, disk, index)):
-            break
-        _swap(st, _node(st, disk, child), _node(st, disk, index))
-        index = child
-
-
-@kernel
-def _accept(st, disk, x, now):
-    """A command reaches the medium: its lane and the end of its stay there are known at once."""
-    service = st[disk + D_SERVICE]
-    if st[disk + D_EXPONENTIAL]:
-        service = exponential(st, LOG_TABLE, st[disk + D_KEY], st[disk + D_COUNT], service)
-    st[disk + D_COUNT] += 1
-    lanes = u64(st[disk + D_LANE_FREE])
-    best = lanes
-    for i in range(st[disk + D_LANES]):
-        if st[lanes + u64(i)] < st[best]:
-            best = lanes + u64(i)
-        if st[best] <= now:
-            break
-    end = max(now, st[best]) + service
-    st[best] = end
-    st[disk + D_LANE_BUSY] += service
-    _push(st, disk, end, 0, np.int64(x))
-    wake(st, st[disk + D_SLOT], end)
-
-
-@kernel
 def _transfer(mem, st, tr, media, x):
     """Move the block stamps between the medium and the guest's data pages (DMA)."""
     lba, blocks = st[x + X_LBA], st[x + X_BLOCKS]
@@ -237,7 +137,7 @@ def _transfer(mem, st, tr, media, x):
             at = st[segment]
             left = st[segment + ONE]
         block = u64(lba + i)
-        if st[x + X_WRITE]:
+        if st[x + X_OP] == OP_WRITE:
             media[block] = load64(mem, u64(at))
         else:
             stamp = media[block]
@@ -248,25 +148,14 @@ def _transfer(mem, st, tr, media, x):
 
 @kernel
 def disk_step(mem, st, tr, media, disk, now):
-    """The command that is first in time leaves its lane, or the serial stage, or both."""
-    node = _node(st, disk, 0)
-    stage = st[node + ONE] & 1
-    command = st[node + TWO]
-    _pop(st, disk)
-    x = u64(command)
-    serial = st[disk + D_SERIAL]
-    if stage == 0 and serial > 0:
-        end = max(now, st[disk + D_SERIAL_FREE]) + serial
-        st[disk + D_SERIAL_FREE] = end
-        st[disk + D_SERIAL_BUSY] += serial
-        _push(st, disk, end, 1, command)
-    else:
+    """One event of the medium; a command that it ends goes to LIO's completion kworker."""
+    command = medium.step(st, disk, now)
+    if command >= 0:
+        x = u64(command)
         if st[x + X_BLOCKS]:
             _transfer(mem, st, tr, media, x)
         st[H_DISK_ORDER] += 1
         tr[u64(st[x + X_ROW]) + record.R_DONE] = now + 1
         tr[u64(st[x + X_ROW]) + record.R_DISK_ORDER] = st[H_DISK_ORDER]
         queue_work(st, u64(st[disk + D_LIO_COMPLETE]), command, now, st[K_LIO_COMPLETE])
-    if st[disk + D_HEAP_COUNT] == 0:
-        return NEVER
-    return st[_node(st, disk, 0)]
+    return due(st, disk)

@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sim import agents, backend, crossing, guest, record, target
+from sim import agents, backend, crossing, guest, record
 from sim.analysis import stats
 from sim.config import Config
+from sim.disks import fields as disks
 from sim.machine import Machine
 from sim.memory import C_HITS, C_SHARED, C_TRANSFERS, CORE_WORDS, L_CORES
 from sim.units import cycles_to_ns
@@ -147,15 +148,15 @@ def busy_cycles(machine: Machine) -> dict[str, int]:
             busy[machine.names[slot]] = machine.field(machine.bases[slot], agents.A_BUSY)
         elif kind == agents.DISK:
             base = machine.bases[slot]
-            busy['disk.lanes'] = machine.field(base, target.D_LANE_BUSY)
-            busy['disk.serial'] = machine.field(base, target.D_SERIAL_BUSY)
+            busy['disk.lanes'] = machine.field(base, disks.D_LANE_BUSY)
+            busy['disk.serial'] = machine.field(base, disks.D_SERIAL_BUSY)
     return busy
 
 
 def servers_of(machine: Machine, name: str) -> int:
     """How many can be busy at once under that name in `busy_cycles`."""
     disk = machine.bases[machine.slots_of(agents.DISK)[0]]
-    return machine.field(disk, target.D_LANES) if name == 'disk.lanes' else 1
+    return machine.field(disk, disks.D_LANES) if name == 'disk.lanes' else 1
 
 
 def line_accesses(machine: Machine) -> dict[str, dict[str, int]]:

@@ -1,0 +1,1 @@
+"""The media behind a LUN: one disk agent, one module for each mechanism."""
