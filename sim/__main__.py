@@ -71,6 +71,20 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument('--rounds', type=int, metavar='N', help='medians are over so many rounds')
     bench.add_argument('--json', action='store_true', help='print one JSON object')
     bench.set_defaults(command=_bench)
+    features = commands.add_parser(
+        'features',
+        help='print what device and driver agree on',
+        description='Print the negotiation of the feature bits: who offers, masks and acks each. '
+        'Any driver may be asked for, also a combination that would not start.',
+    )
+    features.add_argument('config', nargs='?', metavar='CONFIG.toml')
+    features.add_argument('--device', metavar='STRING', help='a QEMU -device string')
+    features.add_argument(
+        '--set', metavar='path=value', action='append', default=[], dest='sets',
+        help='such as guest.kernel=7.2, host.kernel, qemu.version, run.hypothetical=on',
+    )  # fmt: skip
+    features.add_argument('--json', action='store_true', help='print one JSON object')
+    features.set_defaults(command=_features)
     return parser
 
 
@@ -170,6 +184,44 @@ def _bench(options: argparse.Namespace) -> int:
     command += ['--rounds', str(options.rounds)] if options.rounds is not None else []
     command += ['--json'] if options.json else []
     return subprocess.run(command, cwd=root).returncode
+
+
+def _features(options: argparse.Namespace) -> int:
+    from sim.config import agreement
+
+    agreed = agreement(toml=options.config, device=options.device, sets=options.sets)
+    if options.json:
+        print(json.dumps(agreed.as_data()))
+    else:
+        print(_negotiation(agreed))
+    return 0
+
+
+def _negotiation(agreed: Any) -> str:
+    """What a person wants to see of a sim.features.Negotiation."""
+    from sim.features import errno_name
+
+    sign = {True: 'yes', False: '-', None: ''}
+    lines = [
+        f'{agreed.driver}, backend {agreed.backend_name}; QEMU {agreed.qemu}, host Linux '
+        f'{agreed.host_kernel}, guest Linux {agreed.guest_kernel}',
+        f'{"bit":>3}  {"name":28} {"backend":7}  {"property":18}  listed  offered  acked  why',
+    ]
+    for row in agreed.rows():
+        switch = f'{row["property"]}={"on" if row["value"] else "off"}' if row['property'] else ''
+        backend = 'assumed' if row['assumed'] else sign[row['backend']]
+        lines.append(
+            f'{row["bit"]:3}  {row["name"]:28} {backend:7}  {switch:18}  {sign[row["listed"]]:6}  '
+            f'{sign[row["offered"]]:7}  {sign[row["acked"]]:5}  {row["why"]}'
+        )
+    lines.append(f'acked         {agreed.acked:#x}')
+    if agreed.backend is not None:
+        lines.append(f'SET_FEATURES  {agreed.sent:#x}: {errno_name(agreed.answer)}')
+    if agreed.refusal:
+        lines.append(f'refused       {agreed.refusal}')
+    lines += [f'hypothetical  QEMU {agreed.qemu} has no property {n}' for n in agreed.missing]
+    lines += [f'hypothetical  {name}' for name in agreed.hypothetical]
+    return '\n'.join(lines)
 
 
 if __name__ == '__main__':

@@ -11,14 +11,16 @@ real stack refuses has been refused. docs/reference/config.md has the table of t
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from sim import features
 from sim.errors import ConfigError, shown
 from sim.formats.fio import parse_job_file
 from sim.formats.keys import (
     COST,
+    KERNELS,
     SECTIONS,
     TARGET_KEYS,
     Device,
@@ -33,7 +35,7 @@ from sim.formats.keys import (
     phases,
 )
 from sim.formats.layer import Layer, Table, tree_of
-from sim.formats.qemu import parse_device
+from sim.formats.qemu import feature_switches, parse_device, parse_pairs
 from sim.formats.toml import read_toml, toml_table
 from sim.formats.values import convert
 from sim.units import format_time
@@ -76,6 +78,12 @@ class Config:
     def phases(self) -> tuple[tuple[int, ...], ...]:
         """Indices of the jobs that run at the same time; a stonewall begins the next phase."""
         return phases(self.jobs)
+
+    @property
+    def agreed(self) -> features.Negotiation:
+        """The feature bits that device and driver agree on."""
+        sections = {name: vars(getattr(self, name)) for name in ('device', 'guest', 'host', 'qemu')}
+        return negotiate(**sections, hypothetical=self.run.hypothetical)
 
     @property
     def id(self) -> str:
@@ -192,7 +200,7 @@ def build(
     resolve_guest(guest, workloads)
     resolve_queues(device, guest['vcpus'], qemu['version'], notes)
     check_rings(device, workloads)
-    check_features(device, run['hypothetical'], notes)
+    check_features(device, guest, host, qemu, run['hypothetical'], notes)
     return Config(
         jobs=workloads,
         guest=Guest(**guest),
@@ -206,11 +214,15 @@ def build(
     )
 
 
-def values(section: str, table: Table) -> dict[str, Any]:
-    """The converted value or the default of each key of a section."""
+def values(section: str, table: Table, *, modelled: bool = True) -> dict[str, Any]:
+    """The converted value or the default of each key of a section.
+
+    A valid value that is not modelled yet is refused if `modelled`.
+    """
     result = {}
     for name, item in fields_of(section).items():
         key: Key = item.metadata['key']
+        key = key if modelled else replace(key, only=())
         given = table.get(name)
         result[name] = item.default if given is None else convert(key, f'{section}.{name}', given)
     return result
@@ -324,26 +336,101 @@ def check_rings(device: dict[str, Any], jobs: Sequence[Workload]) -> None:
         )
 
 
-def check_features(device: dict[str, Any], hypothetical: bool, notes: list[str]) -> None:
-    """What kernel vhost-scsi offers, and what becomes of asking for more."""
+# -------------------------------------------------------------------------------------- features
+
+FEATURE_KEYS = ('packed', 'event_idx', 'indirect_desc', 'in_order', 't10_pi', 'hotplug')
+
+
+Values = Mapping[str, Any]  # converted, of one section
+
+
+def negotiate(
+    device: Values, guest: Values, host: Values, qemu: Values, *, hypothetical: bool
+) -> features.Negotiation:
+    """The negotiation of the bits that the sections ask for."""
+    return features.negotiate(
+        driver=device['driver'],
+        qemu=qemu['version'],
+        host_kernel=host['kernel'],
+        guest_kernel=guest['kernel'],
+        properties={name: device[name] for name in FEATURE_KEYS},
+        hypothetical=hypothetical,
+    )
+
+
+def check_features(
+    device: dict[str, Any],
+    guest: Values,
+    host: Values,
+    qemu: Values,
+    hypothetical: bool,
+    notes: list[str],
+) -> None:
+    """What the backend offers, and what becomes of asking for more: refused, or off with a note."""
+    agreed = negotiate(device, guest, host, qemu, hypothetical=hypothetical)
     for name in ('packed', 'in_order'):
         refuse(
             device[name] and hypothetical,
             f'device.{name}=on with run.hypothetical=on is not modelled yet; take it out',
         )
-    refuse(
-        device['packed'],
-        'device.packed=on: kernel vhost-scsi does not offer VIRTIO_F_RING_PACKED (bit 34): '
-        'VHOST_SET_FEATURES fails with EOPNOTSUPP and QEMU exits with "unable to start '
-        'vhost-scsi"; take it out',
-    )
-    if device['in_order']:
-        device['in_order'] = False
-        notes.append(
-            'device.in_order=on: kernel vhost-scsi does not offer VIRTIO_F_IN_ORDER, QEMU masks '
-            'it: it is off'
-        )
+    rows = features.properties_of(device['driver'])
+    asked = {name: rows[name].bit for name in FEATURE_KEYS if device[name]}
+    for name, bit in asked.items():
+        since = rows[name].since
+        if since and name in agreed.missing and not hypothetical:
+            raise ConfigError(
+                f'device.{name}=on: QEMU {qemu["version"]} has no such property, it came with '
+                f'{since[0]}.{since[1]}; take it out or raise qemu.version'
+            )
+        refuse(agreed.refused >> bit & 1, f'device.{name}=on: {agreed.refusal}; take it out')
+        if agreed.has(bit):
+            continue
+        device[name] = False
+        label = features.name_of(bit)
+        if agreed.masked >> bit & 1:
+            reason = f'{agreed.backend_name} does not offer {label}, QEMU masks it'
+        else:
+            able = [k for k in KERNELS if features.linux_accepts(k) >> bit & 1]
+            reason = f'Linux {guest["kernel"]} in the guest does not ack {label}'
+            reason += f' (guest.kernel={able[0]} does)' if able else ''
+        notes.append(f'device.{name}=on: {reason}: it is off')
     if device['hotplug']:
         notes.append('device.hotplug=on has no effect on the data path; no events are modelled')
-    if hypothetical:
+    if hypothetical and not agreed.hypothetical:
         notes.append('run.hypothetical=on has no effect: nothing hypothetical is asked for')
+
+
+def agreement(
+    *, toml: str | Path | None = None, device: str | None = None, sets: Sequence[str] = ()
+) -> features.Negotiation:
+    """The negotiation alone, of any driver, whether or not the device would start with it.
+
+    Sources as of load(); in the -device string every property that sets a feature bit counts.
+    Errors: ConfigError, as of load().
+    """
+    layers = [] if toml is None else [Layer(*read_toml(toml))]
+    switches: dict[str, bool] = {}
+    if device is not None:
+        switches, rest = feature_switches(device)
+        layers.append(Layer({'device': parse_pairs(rest)[0]}))
+    layers.append(Layer(tree_of(sets), lambda dotted, nth: '--set'))
+    names = ('device', 'guest', 'host', 'qemu', 'run')
+    merged: dict[str, Table] = {name: {} for name in names}
+    for layer in layers:
+        for name in names:
+            merged[name] |= layer.tables.get(name, {})
+    found = {name: values(name, table, modelled=False) for name, table in merged.items()}
+    driver = found['device']['driver']
+    known = features.properties_of(driver)
+    given = {name: found['device'][name] for name in FEATURE_KEYS if name in merged['device']}
+    given = switches | given
+    for name in given:
+        refuse(name not in known, f'{name}: is no property of {driver}; take it out')
+    return features.negotiate(
+        driver=driver,
+        qemu=found['qemu']['version'],
+        host_kernel=found['host']['kernel'],
+        guest_kernel=found['guest']['kernel'],
+        properties=given,
+        hypothetical=found['run']['hypothetical'],
+    )

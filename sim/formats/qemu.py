@@ -1,9 +1,11 @@
 """QEMU's -device string, as on its command line: 'vhost-scsi-pci,num_queues=4,event_idx=off'."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import fields
 
 from sim.errors import ConfigError, shown
+from sim.features import STACKS, properties_of
 from sim.formats import Given, fold, nearest
 from sim.formats.keys import Device
 from sim.formats.values import WORDS
@@ -36,16 +38,39 @@ ONLY = {
     'page_per_vq': (False, 'a doorbell page per queue is not modelled'),
 }
 
+# Every property of any device that sets a feature bit.
+FEATURE_PROPERTIES = {name for driver in STACKS for name in properties_of(driver)}
+
 
 def parse_device(text: str) -> tuple[dict[str, Given], list[str]]:
     """The device section's keys in a -device string or its JSON form, and notes on what is ignored.
 
     Raises ConfigError for an unknown property or one whose effect is not modelled.
     """
+    return parse_pairs(pairs(text))
+
+
+def feature_switches(text: str) -> tuple[dict[str, bool], list[tuple[str, object]]]:
+    """What a -device string says of feature bits that are no keys of [device], and all the rest."""
+    known = {field.name for field in fields(Device)}
+    found: dict[str, bool] = {}
+    rest: list[tuple[str, object]] = []
+    for name, value in pairs(text):
+        if fold(name) in known or fold(name) not in FEATURE_PROPERTIES:
+            rest.append((name, value))
+        elif str(value).lower() in WORDS:
+            found[fold(name)] = WORDS[str(value).lower()]
+        else:
+            raise ConfigError(f'{WHERE}: {name}={shown(value)}: is neither on nor off')
+    return found, rest
+
+
+def parse_pairs(given: Sequence[tuple[str, object]]) -> tuple[dict[str, Given], list[str]]:
+    """As parse_device, of properties that pairs() has read."""
     known = {field.name for field in fields(Device)}
     found: dict[str, Given] = {}
     notes: list[str] = []
-    for name, value in pairs(text):
+    for name, value in given:
         key = fold(name)
         if key in known:
             found[key] = Given(value, WHERE)

@@ -1,0 +1,110 @@
+"""Write the generated tables of docs/reference/ anew, from the modules that they describe.
+
+    python scripts/reference.py
+
+A table stands between a line `<!-- name: generated -->` and a line `<!-- end -->`; what is around
+it is written by hand. tests/test_features.py fails while a table is out of date.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from sim import features  # noqa: E402
+from sim.formats.keys import KERNELS  # noqa: E402
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """A Markdown table."""
+    head = list(head)
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def feature_bits() -> str:
+    """What each bit means and what it does here."""
+    return table(
+        ("bit", "name", "meaning", "here"),
+        ((bit.number, f"`{bit.name}`", bit.meaning, bit.here) for bit in features.BITS.values()),
+    )
+
+
+def feature_offers() -> str:
+    """Who offers, lists and acks each bit."""
+    return table(
+        ("bit", "name", "kernel vhost-scsi", "SPDK", "property: default", "masked", "Linux acks"),
+        (
+            (
+                bit,
+                f"`{row.name}`",
+                yes(features.VHOST_SCSI_FEATURES >> bit & 1),
+                yes(features.SPDK_VHOST_SCSI_FEATURES >> bit & 1),
+                properties(bit),
+                since(["4.2", "7.2", "9.1"], lambda v: features.masked_by_backend(VHOST, v), bit),
+                since(KERNELS, features.linux_accepts, bit),
+            )
+            for bit, row in features.BITS.items()
+        ),
+    )
+
+
+VHOST = "vhost-scsi-pci"
+
+
+def yes(there: int) -> str:
+    """A cell of a yes-or-no column."""
+    return "yes" if there else ""
+
+
+def since(versions: Iterable[str], bits: Callable[[str], int], bit: int) -> str:
+    """From which of the versions on the bit is in the set, if ever."""
+    versions = list(versions)
+    having = [version for version in versions if bits(version) >> bit & 1]
+    if not having:
+        return ""
+    return "yes" if having == versions else f"from {having[0]}"
+
+
+def properties(bit: int) -> str:
+    """The property that sets the bit: its default, by device where they differ."""
+    found: dict[str, list[str]] = {}
+    name = ""
+    for driver in ("vhost-scsi-pci", "vhost-user-scsi-pci", "virtio-scsi-pci"):
+        for row in features.properties_of(driver).values():
+            if row.bit == bit:
+                name = row.name
+                text = "on" if row.default else "off"
+                if row.since:
+                    text += f" (QEMU {row.since[0]}.{row.since[1]})"
+                found.setdefault(text, []).append(driver.removesuffix("-pci"))
+    if not found:
+        return ""
+    if len(found) == 1 and len(next(iter(found.values()))) == 3:
+        return f"`{name}`: {next(iter(found))}"
+    return f"`{name}`: " + "; ".join(f"{', '.join(who)} {text}" for text, who in found.items())
+
+
+TABLES = {"feature bits": feature_bits, "feature offers": feature_offers}
+BLOCK = re.compile(r"(<!-- ([a-z ]+): generated -->\n).*?\n?(<!-- end -->)", re.DOTALL)
+
+
+def renewed(text: str) -> str:
+    """A document with its tables generated anew."""
+    return BLOCK.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}\n{found[3]}", text)
+
+
+def main() -> None:
+    """Renew every document that has a generated table."""
+    for path in sorted((ROOT / "docs/reference").glob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        if (new := renewed(text)) != text:
+            path.write_text(new, encoding="utf-8")
+            print(f"renewed {path.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
