@@ -100,8 +100,8 @@ STATES = (
     V_KICK_SLOT,
     V_KICK_QUEUE,
     V_FORCED_KICK,
-    V_BATCH_COUNT,  # rows published since the last kick decision
-    V_BATCH_LIST,
+    V_BATCH_COUNT,  # requests published since the last kick decision
+    V_BATCH_LIST,  # row and serial of each
     V_DISPATCHING,  # inside blk_mq_run_hw_queue after a handler
     V_SLEEPING_SINCE,
     V_KICKS,
@@ -227,7 +227,7 @@ def _place(st, v, index):
 
 
 @kernel
-def _prepare(st, tr, v, arrival):
+def _prepare(lines, st, tr, v, arrival):
     """get_io_u(): the job's next I/O takes a free unit and queues behind the others."""
     index = st[v + J_ISSUED]
     st[v + J_ISSUED] = index + 1
@@ -235,7 +235,7 @@ def _prepare(st, tr, v, arrival):
     number = st[u64(st[v + J_FREE_LIST]) + u64(st[v + J_FREE_COUNT])]
     unit = u64(st[v + J_UNITS]) + UNIT_WORDS * u64(number)
     st[H_SERIAL] += 1
-    row = record.new_row(st)
+    row = record.new_row(lines, st, tr)
     percent = st[v + J_WRITE_PERCENT]
     write = 1 if percent and below(st[v + J_KEY_MIX], index, 100) < percent else 0
     st[unit + U_ROW] = row
@@ -356,7 +356,7 @@ def _fio(mem, lines, st, tr, v, now):
     if st[v + J_RATE]:
         arrival = st[v + J_NEXT_ARRIVAL]
         _next_arrival(st, v)
-    _prepare(st, tr, v, arrival)
+    _prepare(lines, st, tr, v, arrival)
     st[v + J_PENDING_THINK] = st[v + J_THINK]
     if st[v + J_PREPARED_COUNT] >= st[v + J_BATCH]:
         return _commit(mem, lines, st, tr, v, now)
@@ -375,7 +375,7 @@ def _reap(st, tr, v, now):
         st[v + J_DONE_HEAD] = (st[v + J_DONE_HEAD] + 1) % st[v + J_DEPTH]
         st[v + J_DONE_COUNT] -= 1
         unit = u64(st[v + J_UNITS]) + UNIT_WORDS * u64(number)
-        tr[u64(st[unit + U_ROW]) + record.R_REAP] = now + 1
+        record.reap(st, tr, u64(st[unit + U_ROW]), now)
         st[u64(st[v + J_FREE_LIST]) + u64(st[v + J_FREE_COUNT])] = number
         st[v + J_FREE_COUNT] += 1
     st[v + A_STATE] = FIO
@@ -508,7 +508,9 @@ def _add(mem, lines, st, tr, v, now):
     tr[row + record.R_AVAIL] = now + 1
     tr[row + record.R_KICK] = now + 1
     tr[row + record.R_PUBLISHED_COUNT] += 1
-    st[u64(st[v + V_BATCH_LIST]) + u64(st[v + V_BATCH_COUNT])] = st[t + T_ROW]
+    batch = u64(st[v + V_BATCH_LIST]) + TWO * u64(st[v + V_BATCH_COUNT])
+    st[batch] = st[t + T_ROW]
+    st[batch + ONE] = st[t + T_SERIAL]
     st[v + V_BATCH_COUNT] += 1
     if st[v + V_DISPATCHING]:
         last = st[q + G_DISPATCH_HEAD] < 0
@@ -538,8 +540,10 @@ def _exit(st, tr, v, now):
     """The write to the notify register leaves the guest; KVM signals the ioeventfd."""
     st[v + V_KICKS] += 1
     for i in range(st[v + V_BATCH_COUNT]):
-        row = u64(st[u64(st[v + V_BATCH_LIST]) + u64(i)])
-        if tr[row + record.R_FETCH] == 0:
+        batch = u64(st[v + V_BATCH_LIST]) + TWO * u64(i)
+        row = u64(st[batch])
+        # A row that the recorder has given to another request by now is left alone.
+        if tr[row + record.R_FETCH] == 0 and tr[row + record.R_SERIAL] == st[batch + ONE]:
             tr[row + record.R_KICK] = now + 1
             tr[row + record.R_KICK_ID] = st[v + V_KICKS]
     st[v + V_BATCH_COUNT] = 0

@@ -305,7 +305,7 @@ class _Builder:
             (guest.V_PENDING_LIST, self.words.take(self.queues)),
             (guest.V_QUEUE, self.guest_queues[index % self.queues]),
             (guest.V_KICK_SLOT, self.vcpus + index),
-            (guest.V_BATCH_LIST, self.words.take(2 * self.num + 64)),
+            (guest.V_BATCH_LIST, self.words.take(2 * (2 * self.num + 64))),
         )
         for name, value in values:
             self.put(v, name, value)

@@ -85,13 +85,19 @@ OUTCOMES = ('unfinished', 'ok', 'bad_target', 'check_condition', 'dropped')
 
 
 @kernel
-def new_row(st):
-    """The offset of a fresh row (of the scratch row when nothing is recorded)."""
+def new_row(lines, st, tr):
+    """The offset of the row of the request H_SERIAL (the scratch row when nothing is recorded)."""
     row = st[H_ROWS]
     st[H_ROWS] += st[H_ROW_WORDS]
     if st[H_ROWS] > st[H_ROWS_HIGH]:
         st[H_NOTICE] |= N_TRACE_FULL
     return row
+
+
+@kernel
+def reap(st, tr, row, now):
+    """fio has reaped the request of `row`: the model writes to it no more."""
+    tr[row + R_REAP] = now + 1
 
 
 def new_trace(rows: int) -> npt.NDArray[np.int64]:
