@@ -1,0 +1,396 @@
+"""A ring driven by hand: both of its sides, for tests, notebooks and anybody who wants to see it.
+
+    from sim import testing
+
+    ring = testing.Ring(num=8)
+    ring.driver.add(out=[(0x200000, 51)], in_=[(0x200040, 108), (0x300000, 4096)])
+    ring.driver.kick()              # True: the device wants to know
+    chain = ring.device.fetch()     # Chain(head=0, out=((0x200000, 51),), in_=...)
+    ring.device.use(chain)
+    ring.device.signal()            # True: the driver wants to know
+    ring.driver.reap()              # [0]: the token of the request
+    print(ring.film())              # what became of the bytes, step by step
+
+The two sides are those of sim.vring, the code that the simulator runs; nothing here knows how a
+ring works. Each method is one operation of the ring and, if it changed anything, one frame of the
+film. What is to go wrong is written into memory by hand (`write`, `write_desc`).
+"""
+
+import errno
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sim import vring
+from sim.film import HEADS_PER_ROW, Film, Strip, packed_rows, region_rows, split_rows, table_rows
+from sim.layout import F_EVENT_IDX, F_INDIRECT_DESC, vring_offsets
+from sim.memory import new_lines, take_cycles
+
+u64 = np.uint64
+
+VERSION_1 = 1 << 32
+EVENT_IDX = 1 << F_EVENT_IDX
+INDIRECT_DESC = 1 << F_INDIRECT_DESC
+
+# What a Linux guest and a modern device agree on.
+FEATURES = VERSION_1 | INDIRECT_DESC | EVENT_IDX
+
+DRIVER_CORE, DEVICE_CORE = 0, 1
+MAX_BUFFERS = 1024
+
+PICTURE = re.compile(r'(?P<address>\b(0x)?[0-9a-f]+):?(?P<bytes>([ *]+[0-9a-f]{2}\b)+)')
+
+Buffers = Sequence[tuple[int, int]]
+
+
+class RingError(OSError):
+    """What an operation of the ring answers instead of a result: `errno` and its name."""
+
+    def __init__(self, what: str, code: int) -> None:
+        name = errno.errorcode.get(-code, str(code))
+        super().__init__(-code, f'{what}: {name} ({os.strerror(-code)})')
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A request as the device sees it: (address, length) of its readable and writable buffers."""
+
+    head: int
+    out: tuple[tuple[int, int], ...]
+    in_: tuple[tuple[int, int], ...]
+
+    @property
+    def out_bytes(self) -> int:
+        """Bytes that the device may read."""
+        return sum(length for _, length in self.out)
+
+    @property
+    def in_bytes(self) -> int:
+        """Bytes that the device may write."""
+        return sum(length for _, length in self.in_)
+
+
+class Ring:
+    """A ring in a memory of its own, with a driver and a device to drive it by hand.
+
+    `num` entries; `features` are the agreed bits. The parts lie where a legacy device would have
+    them, from `desc` on, unless `avail` and `used` say otherwise. `memory` is the size of guest
+    memory in bytes, `last_avail` where both sides begin to count. With `prices` (hit, shared,
+    transfer and cold, in cycles) every access of the driver (core 0) and the device (core 1) is
+    charged to the cache lines it touches.
+    """
+
+    def __init__(
+        self,
+        num: int = 8,
+        *,
+        features: int = FEATURES,
+        desc: int = 0x10000,
+        avail: int | None = None,
+        used: int | None = None,
+        memory: int = 0x500000,
+        prices: tuple[int, int, int, int] | None = None,
+    ) -> None:
+        avail_offset, used_offset, _ = vring_offsets(num, align=4096)
+        self.num = num
+        self.features = features
+        self.desc = desc
+        self.avail = desc + avail_offset if avail is None else avail
+        self.used = desc + used_offset if used is None else used
+        self.mem = np.zeros(memory, dtype=np.uint8)
+        self.lines = None if prices is None else new_lines(memory, 2, prices)
+        self._watched: list[tuple[str, int, int]] = []
+        self._film = Film()
+        self._index: dict[str, int] = {}
+        self.driver = Driver(self)
+        self.device = Device(self)
+        self.frame('a fresh ring')
+
+    def read(self, address: int, size: int) -> bytes:
+        """`size` bytes of guest memory."""
+        return self.mem[address : address + size].tobytes()
+
+    def write(self, address: int, data: bytes | str) -> None:
+        """Put bytes, or hexadecimal digits, into guest memory."""
+        raw = bytes.fromhex(data) if isinstance(data, str) else data
+        self.mem[address : address + len(raw)] = np.frombuffer(raw, dtype=np.uint8)
+
+    def write_desc(self, at: int, address: int, length: int, flags: int, successor: int) -> None:
+        """Write a descriptor of a split ring, or of a split indirect table, at address `at`."""
+        raw = b''.join(
+            (value % (1 << 8 * size)).to_bytes(size, 'little')
+            for value, size in ((address, 8), (length, 4), (flags, 2), (successor, 2))
+        )
+        self.write(at, raw)
+
+    def watch(self, name: str, address: int, size: int) -> None:
+        """From now on the film shows this stretch of memory as well."""
+        self._watched.append((name, address, size))
+
+    def frame(self, caption: str) -> None:
+        """Take a picture of the ring's bytes as they are now."""
+        rows = split_rows(self.num, self.desc, self.avail, self.used)
+        for table, entries in self.driver.tables.items():
+            rows += table_rows(table, entries, packed=False)
+        for name, address, size in self._watched:
+            rows += region_rows(name, address, size)
+        # Entries that an index has just passed are news, even where their bytes are as before.
+        news = self._passed('avail', self.avail) | self._passed('used', self.used)
+        pinned = [row for row in rows if row.label in news]
+        words = {**self.driver.words(), **self.device.words()}
+        self._film.take(caption, self.mem, rows, words, pinned)
+
+    def _passed(self, ring: str, at: int) -> set[str]:
+        """Labels of the entries between the index of the last frame and the index now."""
+        now = int.from_bytes(self.read(at + 2, 2), 'little')
+        last = self._index.get(ring, now)
+        self._index[ring] = now
+        slots = {(last + i) % self.num for i in range(min(self.num, (now - last) % 65536))}
+        if ring == 'used':
+            return {f'used[{slot}]' for slot in slots}
+        return {f'avail[{slot - slot % HEADS_PER_ROW}..]' for slot in slots}
+
+    def film(self, first: int = 1) -> Strip:
+        """The frames so far as text: the bytes that changed (starred), and what they say.
+
+        `first` is the number of the frame to begin with.
+        """
+        return self._film.strip(first)
+
+    def expect(self, picture: str) -> None:
+        """Assert that memory holds what the picture says, byte by byte.
+
+        One stretch of memory per line: its address in hexadecimal, a colon, its bytes; what stands
+        before the address and behind the bytes is prose. Rows of a film will do.
+        """
+        for line in picture.splitlines():
+            match = PICTURE.search(line)
+            if match:
+                address = int(match['address'], 16)
+                wanted = bytes.fromhex(match['bytes'].replace('*', ' '))
+                found = self.read(address, len(wanted))
+                assert found == wanted, (
+                    f'{line.strip()}\nfound at {address:#x}: {found.hex(" ")}'
+                )
+
+
+def _word(index: int | u64, doc: str) -> property:
+    """A word of a side's private state, to be read and, in a test, to be set."""
+
+    def get(side: 'Driver | Device') -> int:
+        return int(side.st[int(side.base) + int(index)])
+
+    def put(side: 'Driver | Device', value: int) -> None:
+        side.st[int(side.base) + int(index)] = value
+
+    return property(get, put, doc=doc)
+
+
+class Driver:
+    """The driver's side of a ring; see sim.vring for what each operation does in Linux."""
+
+    free_head = _word(vring.D_FREE_HEAD, 'The first free descriptor.')
+    num_free = _word(vring.D_NUM_FREE, 'How many descriptors are free.')
+    num_added = _word(vring.D_NUM_ADDED, 'What was added since the last kick decision.')
+    avail_idx = _word(vring.D_AVAIL_IDX, 'The shadow of avail.idx.')
+    last_used = _word(vring.D_LAST_USED, 'Up to where used entries were taken.')
+    event_triggered = _word(vring.D_EVENT_TRIGGERED, 'An interrupt ran since enable_cb.')
+    broken = _word(vring.D_BROKEN, 'The device has done something impossible.')
+
+    def __init__(self, ring: Ring) -> None:
+        self.ring = ring
+        self.base = u64(0)
+        self.buffers = u64(vring.driver_words(ring.num))
+        self.st = np.zeros(int(self.buffers) + 4 + 2 * MAX_BUFFERS, dtype=np.int64)
+        self.tables: dict[int, int] = {}  # address: entries, of requests not yet reaped
+        self._pending: dict[int, tuple[int, int]] = {}  # number: token and table
+        self._added = 0
+        self._next_table = 0x400000
+        vring.driver_init(
+            self.st, self.base, ring.num, ring.desc, ring.avail, ring.used,
+            int(ring.features & EVENT_IDX != 0), int(ring.features & INDIRECT_DESC != 0),
+        )  # fmt: skip
+
+    def words(self) -> dict[str, int]:
+        """The private state that the film shows."""
+        return {
+            name: getattr(self, name) for name in ('free_head', 'num_free', 'num_added', 'last_used')
+        }
+
+    def free_list(self) -> list[int]:
+        """The free descriptors in the order in which they will be taken."""
+        order, index = [], self.free_head
+        for _ in range(self.num_free):
+            order.append(index)
+            index = int(self.st[int(vring.D_EXTRA) + int(vring.EXTRA_WORDS) * index])
+        return order
+
+    def add(
+        self,
+        out: Buffers = (),
+        in_: Buffers = (),
+        *,
+        table: int | None = None,
+        token: int | None = None,
+    ) -> int:
+        """Publish a request; returns its head.
+
+        `out` and `in_` are (address, length) of readable and writable buffers. `table` is where
+        an indirect table goes: None finds a place, 0 says that there is no memory for one. `token`
+        comes back from `reap`; the head, if not given. Errors: RingError(ENOSPC).
+        """
+        buffers = [*out, *in_]
+        if not 0 < len(buffers) <= MAX_BUFFERS:
+            raise ValueError(f'a request has 1 to {MAX_BUFFERS} buffers, not {len(buffers)}')
+        if table is None:
+            table = self._next_table if self.ring.features & INDIRECT_DESC else 0
+        at = int(self.buffers)
+        self.st[at : at + 4] = [len(out), len(in_), 0, 0]
+        self.st[at + 4 : at + 4 + 2 * len(buffers)] = np.ravel(buffers)
+        number = self._added
+        head = int(self._call(vring.add, self.buffers, number, table))
+        if head < 0:
+            raise RingError('add', head)
+        self._added += 1
+        self._pending[number] = (head if token is None else token, table)
+        if table and len(buffers) > 1:
+            self.tables[table] = len(buffers)
+            self._next_table = max(self._next_table, table + 16 * len(buffers))
+        self.ring.frame(f'driver: add {len(out)} out, {len(in_)} in -> head {head}')
+        return head
+
+    def kick(self) -> bool:
+        """Does the device want to be told of what was added? (virtqueue_kick_prepare)"""
+        wanted = bool(self._call(vring.kick_prepare))
+        self.ring.frame(f'driver: kick? {"yes" if wanted else "no"}')
+        return wanted
+
+    def more_used(self) -> bool:
+        """Is there a used entry to take?"""
+        return bool(self._call(vring.more_used))
+
+    def interrupt(self) -> bool:
+        """The interrupt handler begins; False if there is nothing for it (vring_interrupt)."""
+        return bool(self._call(vring.vring_interrupt))
+
+    def get_buf(self) -> int | None:
+        """Take one used entry: the token of its request, None if there is none."""
+        number = int(self._call(vring.get_buf))
+        if number == vring.EMPTY:
+            return None
+        token, table = self._pending.pop(number)
+        self.tables.pop(table, None)
+        self.ring.frame(f'driver: get_buf -> token {token}')
+        return token
+
+    def reap(self) -> list[int]:
+        """Take all used entries; the tokens of their requests in the order of use."""
+        return list(iter(self.get_buf, None))
+
+    def disable_cb(self) -> None:
+        """Ask for no interrupts, as far as the ring can say that."""
+        self._call(vring.disable_cb)
+        self.ring.frame('driver: disable_cb')
+
+    def enable_cb_prepare(self) -> None:
+        """Ask for the next interrupt. Look again (`more_used`) before you rely on it."""
+        self._call(vring.enable_cb_prepare)
+        self.ring.frame('driver: enable_cb')
+
+    def enable_cb(self) -> bool:
+        """Both halves: False if something was used meanwhile (virtqueue_enable_cb)."""
+        self.enable_cb_prepare()
+        return not self.more_used()
+
+    def take_cycles(self) -> int:
+        """What the cache lines have cost the driver since the last call."""
+        return int(take_cycles(self.ring.lines, DRIVER_CORE))
+
+    def _call(self, operation, *arguments):
+        ring = self.ring
+        return operation(ring.mem, ring.lines, self.st, self.base, DRIVER_CORE, *arguments)
+
+
+class Device:
+    """The device's side of a ring; see sim.vring for what each operation does in vhost."""
+
+    last_avail = _word(vring.V_LAST_AVAIL, 'Up to where chains were fetched.')
+    avail_idx = _word(vring.V_AVAIL_IDX, "The cached copy of the guest's avail.idx.")
+    last_used = _word(vring.V_LAST_USED, 'Up to where used entries were written.')
+    signalled_used = _word(vring.V_SIGNALLED_USED, 'last_used at the last signal decision.')
+    signalled_used_valid = _word(vring.V_SIGNALLED_USED_VALID, 'False: the next signal is forced.')
+
+    def __init__(self, ring: Ring, last_avail: int = 0) -> None:
+        self.ring = ring
+        self.base = u64(0)
+        self.buffers = u64(vring.DEVICE_WORDS)
+        self.st = np.zeros(vring.DEVICE_WORDS + 4 + 2 * MAX_BUFFERS, dtype=np.int64)
+        self.attach(last_avail)
+
+    def attach(self, last_avail: int) -> None:
+        """Begin at `last_avail`, with used.idx as it stands in memory (SET_VRING_BASE)."""
+        ring = self.ring
+        vring.device_init(
+            ring.mem, self.st, self.base, ring.num, ring.desc, ring.avail, ring.used,
+            int(ring.features & EVENT_IDX != 0), last_avail,
+        )  # fmt: skip
+
+    def words(self) -> dict[str, int]:
+        """The private state that the film shows."""
+        return {name: getattr(self, name) for name in ('last_avail', 'signalled_used')}
+
+    def fetch(self) -> Chain | None:
+        """Take the next request, None if there is none. Errors: RingError, the chain is malformed."""
+        head = int(self._call(vring.fetch, self.buffers))
+        if head == vring.EMPTY:
+            return None
+        if head < 0:
+            raise RingError('fetch', head)
+        at = int(self.buffers)
+        out, in_ = (int(count) for count in self.st[at : at + 2])
+        pairs = self.st[at + 4 : at + 4 + 2 * (out + in_)].reshape(-1, 2).tolist()
+        entries = tuple((address, length) for address, length in pairs)
+        self.ring.frame(f'device: fetch -> head {head}')
+        return Chain(head, entries[:out], entries[out:])
+
+    def use(self, chain: Chain | int, length: int = 0) -> None:
+        """Give a request back with `length` bytes written; vhost-scsi always says 0."""
+        head = chain if isinstance(chain, int) else chain.head
+        self._call(vring.add_used, head, length)
+        self.ring.frame(f'device: use head {head}, len {length}')
+
+    def signal(self) -> bool:
+        """Does the driver want an interrupt for what was used? (vhost_notify)"""
+        wanted = bool(self._call(vring.signal_needed))
+        self.ring.frame(f'device: signal? {"yes" if wanted else "no"}')
+        return wanted
+
+    def disable_notify(self) -> None:
+        """Ask for no kicks, as far as the ring can say that."""
+        self._call(vring.disable_notify)
+        self.ring.frame('device: disable_notify')
+
+    def enable_notify_prepare(self) -> None:
+        """Ask for the next kick. Look again (`more_avail`) before you rely on it."""
+        self._call(vring.enable_notify)
+        self.ring.frame('device: enable_notify')
+
+    def more_avail(self) -> bool:
+        """Has the driver published something that was not fetched?"""
+        return bool(self._call(vring.more_avail))
+
+    def enable_notify(self) -> bool:
+        """Both halves: True if something was published meanwhile (vhost_enable_notify)."""
+        self.enable_notify_prepare()
+        return self.more_avail()
+
+    def take_cycles(self) -> int:
+        """What the cache lines have cost the device since the last call."""
+        return int(take_cycles(self.ring.lines, DEVICE_CORE))
+
+    def _call(self, operation, *arguments):
+        ring = self.ring
+        return operation(ring.mem, ring.lines, self.st, self.base, DEVICE_CORE, *arguments)

@@ -1,0 +1,441 @@
+"""Vectors worked out by hand, byte by byte, from the virtio text and the Linux sources.
+
+Memory map of the pictures: request header 0x200000 (51 bytes), response 0x200040 (108), data page
+0x300000, indirect table 0x400000; split ring of 8: descriptors 0x10000, avail 0x10080, used
+0x11000 (so avail.ring 0x10084, used_event 0x10094, used.ring 0x11004, avail_event 0x11044).
+"""
+
+import numpy as np
+import pytest
+
+from sim import layout, scsi, testing, vring
+from sim.testing import RingError
+
+HEADER, RESPONSE, DATA, TABLE = 0x200000, 0x200040, 0x300000, 0x400000
+READ = {"out": [(HEADER, 51)], "in_": [(RESPONSE, 108), (DATA, 4096)]}
+WRITE = {"out": [(HEADER, 51), (DATA, 4096)], "in_": [(RESPONSE, 108)]}
+
+
+def index(ring, address):
+    """A 16-bit field of the ring."""
+    return int.from_bytes(ring.read(address, 2), "little")
+
+
+# -------------------------------------------------------------------------------------------- V1
+
+
+@pytest.mark.parametrize(
+    ("num", "desc", "avail", "used"),
+    [(8, 128, (20, 22), (68, 70)), (128, 2048, (260, 262), (1028, 1030)),
+     (256, 4096, (516, 518), (2052, 2054))],
+)  # fmt: skip
+def test_v1_sizes_of_a_ring(num, desc, avail, used):
+    assert layout.desc_bytes(num) == desc
+    assert (layout.avail_bytes(num, False), layout.avail_bytes(num, True)) == avail
+    assert (layout.used_bytes(num, False), layout.used_bytes(num, True)) == used
+
+
+def test_v1_legacy_layout():
+    assert layout.vring_offsets(128, align=4096) == (0x800, 0x1000, 5126)
+    assert layout.vring_offsets(256, align=4096) == (0x1000, 0x2000, 10246)
+
+
+def test_v1_sizes_of_the_virtio_scsi_structures():
+    assert (layout.REQ_SIZE, layout.RESP_SIZE) == (51, 108)
+
+
+# -------------------------------------------------------------------------------------------- V2
+
+
+def test_v2_request_header():
+    ring = testing.Ring()
+    ring.write(HEADER, b"\xff" * 64)
+    tag = 0x1122334455667788
+    scsi.write_request(ring.mem, None, 0, HEADER, 0, 0, tag, False, 0x1000, 8)
+    ring.expect("""
+        lun              0x200000: 01 00 40 00 00 00 00 00
+        tag              0x200008: 88 77 66 55 44 33 22 11
+        attr, prio, crn  0x200010: 00 00 00
+        READ(10)         0x200013: 28 00 00 00 10 00 00 00 08 00
+        padding          0x20001d: 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00
+        not ours         0x200033: ff
+    """)
+
+
+CDBS = {
+    "28 00 00 00 10 00 00 00 08 00": ("READ", 0x1000, 8),
+    "2a 00 00 00 10 00 00 00 08 00": ("WRITE", 0x1000, 8),
+    "2a 08 00 00 10 00 00 00 08 00": ("WRITE", 0x1000, 8),  # FUA
+    "2a 18 00 00 10 00 00 00 08 00": ("WRITE", 0x1000, 8),  # DPO and FUA
+    "88 00 00 00 00 00 00 00 10 00 00 00 00 08 00 00": ("READ", 0x1000, 8),
+    "08 00 10 00 08 00": ("READ", 0x1000, 8),
+    "08 1f ff ff 00 00": ("READ", 0x1FFFFF, 256),
+    "a8 00 00 00 10 00 00 00 00 08 00 00": ("READ", 0x1000, 8),
+}
+
+
+@pytest.mark.parametrize("cdb", CDBS)
+def test_v2_cdbs_are_read(cdb):
+    ring = testing.Ring()
+    ring.write(HEADER + 19, cdb)
+    opcode = scsi.cdb_opcode(ring.mem, HEADER)
+    kind = "READ" if scsi.is_read(opcode) else "WRITE" if scsi.is_write(opcode) else None
+    lba, blocks = scsi.cdb_lba(ring.mem, HEADER), scsi.cdb_blocks(ring.mem, HEADER)
+    assert (kind, lba, blocks) == CDBS[cdb]
+
+
+# ---------------------------------------------------------------------------------- V3, V4 and V5
+
+
+def test_v3_direct_read_on_a_fresh_ring():
+    ring = testing.Ring()
+    driver, device = ring.driver, ring.device
+    driver.add(**READ, table=0)
+    ring.expect("""
+        desc[0] 0x10000: 00 00 20 00 00 00 00 00  33 00 00 00  01 00  01 00    NEXT
+        desc[1] 0x10010: 40 00 20 00 00 00 00 00  6c 00 00 00  03 00  02 00    NEXT|WRITE
+        desc[2] 0x10020: 00 00 30 00 00 00 00 00  00 10 00 00  02 00  03 00    WRITE, any next
+        avail   0x10080: 00 00  01 00  00 00
+    """)
+    assert (driver.free_head, driver.num_free, driver.num_added) == (3, 5, 1)
+    assert driver.avail_idx == 1
+    assert driver.kick()
+
+    device.disable_notify()
+    chain = device.fetch()
+    assert chain == testing.Chain(0, ((HEADER, 51),), ((RESPONSE, 108), (DATA, 4096)))
+    assert (chain.out_bytes, chain.in_bytes, device.last_avail) == (51, 4204, 1)
+    ring.expect("avail_event is written only when kicks are wanted again 0x11044: 00 00")
+    assert device.fetch() is None
+    assert not device.enable_notify()
+    ring.expect("avail_event 0x11044: 01 00")
+
+    device.use(chain, 0)
+    ring.expect("""
+        used    0x11000: 00 00  01 00
+        used[0] 0x11004: 00 00 00 00  00 00 00 00
+    """)
+    assert device.signal()
+
+    assert driver.reap() == [0]
+    assert (driver.last_used, driver.num_free) == (1, 8)
+    assert driver.free_list() == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert driver.enable_cb()
+    ring.expect("used_event 0x10094: 01 00")
+
+
+def test_v3_the_first_signal_is_forced_whatever_used_event_says():
+    ring = testing.Ring()
+    ring.driver.add(**READ)
+    ring.write(0x10094, "05 00")  # used_event: not yet
+    ring.device.use(ring.device.fetch())
+    assert ring.device.signal()
+
+
+def test_v3_qemu_says_how_much_it_wrote():
+    ring = testing.Ring()
+    ring.driver.add(**READ, table=0)
+    chain = ring.device.fetch()
+    ring.device.use(chain, chain.in_bytes)
+    ring.expect("used[0] 0x11004: 00 00 00 00  6c 10 00 00")
+
+
+def test_v4_direct_write():
+    ring = testing.Ring()
+    ring.driver.add(**WRITE, table=0)
+    ring.expect("""
+        desc[0] 0x10000: 00 00 20 00 00 00 00 00  33 00 00 00  01 00  01 00
+        desc[1] 0x10010: 00 00 30 00 00 00 00 00  00 10 00 00  01 00  02 00
+        desc[2] 0x10020: 40 00 20 00 00 00 00 00  6c 00 00 00  02 00
+    """)
+    chain = ring.device.fetch()
+    assert (chain.out_bytes, chain.in_bytes) == (4147, 108)
+
+
+def test_v5_indirect_read():
+    ring = testing.Ring()
+    ring.driver.add(**READ, table=TABLE)
+    ring.expect("""
+        desc[0]  0x10000: 00 00 40 00 00 00 00 00  30 00 00 00  04 00           INDIRECT
+        table[0] 0x400000: 00 00 20 00 00 00 00 00  33 00 00 00  01 00  01 00
+        table[1] 0x400010: 40 00 20 00 00 00 00 00  6c 00 00 00  03 00  02 00
+        table[2] 0x400020: 00 00 30 00 00 00 00 00  00 10 00 00  02 00          last: no NEXT
+        avail    0x10080: 00 00  01 00  00 00
+    """)
+    assert (ring.driver.free_head, ring.driver.num_free) == (1, 7)
+    chain = ring.device.fetch()
+    assert chain == testing.Chain(0, ((HEADER, 51),), ((RESPONSE, 108), (DATA, 4096)))
+    ring.device.use(chain)
+    ring.expect("used 0x11000: 00 00  01 00  00 00 00 00  00 00 00 00")
+
+
+@pytest.mark.parametrize(("table", "room"), [(None, 8), (0, 2)], ids=["indirect", "direct"])
+def test_v5_how_many_requests_a_ring_of_eight_holds(table, room):
+    ring = testing.Ring(num=8)
+    for _ in range(room):
+        ring.driver.add(**READ, table=table)
+    before = ring.mem.copy()
+    with pytest.raises(RingError, match="ENOSPC"):
+        ring.driver.add(**READ, table=table)
+    assert np.array_equal(ring.mem, before), "a refused request leaves no trace"
+
+
+# -------------------------------------------------------------------------------------------- V6
+
+
+def test_v6_order_of_the_free_list():
+    ring = testing.Ring()
+    driver, device = ring.driver, ring.device
+    assert driver.free_list() == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert driver.add(**READ, table=0) == 0
+    assert driver.free_list() == [3, 4, 5, 6, 7]
+    assert driver.add(**READ, table=0) == 3
+    assert driver.free_list() == [6, 7]
+    with pytest.raises(RingError, match="ENOSPC"):
+        driver.add(**READ, table=0)
+    a, b = device.fetch(), device.fetch()
+    device.use(a)
+    assert driver.reap() == [0]
+    assert driver.free_list() == [0, 1, 2, 6, 7]
+    device.use(b)
+    assert driver.reap() == [3]
+    assert driver.free_list() == [3, 4, 5, 0, 1, 2, 6, 7]
+    assert driver.add(**READ, table=0) == 3
+    ring.expect("desc[5]: its next names its successor in the free list 0x1005e: 00 00")
+    assert driver.add(**READ, table=0) == 0
+    ring.expect("desc[2] 0x1002e: 06 00")
+    assert driver.free_list() == [6, 7]
+
+
+def test_v6_the_other_way_round():
+    ring = testing.Ring()
+    for _ in range(2):
+        ring.driver.add(**READ, table=0)
+    a, b = ring.device.fetch(), ring.device.fetch()
+    for chain in (b, a):
+        ring.device.use(chain)
+    assert ring.driver.reap() == [3, 0]
+    assert ring.driver.free_list() == [0, 1, 2, 3, 4, 5, 6, 7]
+
+
+# -------------------------------------------------------------------------------------------- V7
+
+
+def test_v7_index_wrap():
+    ring = testing.Ring()
+    driver, device = ring.driver, ring.device
+    ring.write(0x10082, "ff ff")  # avail.idx
+    ring.write(0x11002, "ff ff")  # used.idx
+    ring.write(0x11044, "ff ff")  # avail_event
+    driver.avail_idx = driver.last_used = 0xFFFF
+    driver.free_head, driver.num_free = 2, 6
+    device.attach(0xFFFF)
+    assert driver.add(**READ, table=TABLE) == 2
+    ring.expect("""
+        avail.idx      0x10082: 00 00
+        avail.ring[7]  0x10092: 02 00
+    """)
+    assert driver.kick()
+    chain = device.fetch()
+    assert (chain.head, device.last_avail) == (2, 0)
+    assert device.fetch() is None
+    device.use(chain)
+    ring.expect("""
+        used.ring[7]   0x1103c: 02 00 00 00 00 00 00 00
+        used.idx       0x11002: 00 00
+    """)
+    assert driver.reap() == [2]
+    assert driver.last_used == 0
+    driver.add(**READ, table=TABLE)
+    ring.expect("the next one takes slot 0 0x10084: 02 00")
+
+
+# -------------------------------------------------------------------------------------------- V8
+
+# event, new, old, wanted
+NEED_EVENT = [
+    (0x0, 0x1, 0x0, True),  # first entry
+    (0x0, 0x2, 0x1, False),  # already passed
+    (0x5, 0x5, 0x3, False),  # entry 5 is not published yet
+    (0x5, 0x6, 0x3, True),  # last of a batch
+    (0x3, 0x4, 0x3, True),
+    (0x2, 0x4, 0x3, False),  # one before the window
+    (0x10, 0x11, 0x10, True),
+    (0x0, 0x11, 0x10, False),  # stale event
+    (0x7, 0x7, 0x7, False),  # empty window
+    (0xFFFF, 0x0, 0xFFFF, True),  # wrap, exact hit
+    (0x0, 0x0, 0xFFFF, False),  # wrap, not reached
+    (0x0, 0x1, 0xFFFF, True),  # batch of 2 over the wrap
+    (0xFFFF, 0x1, 0xFFFE, True),  # batch of 3 over the wrap, its middle
+    (0xFFFE, 0x1, 0xFFFE, True),  # its first
+    (0xFFFD, 0x1, 0xFFFE, False),  # one before the window
+    (0x1, 0x1, 0xFFFE, False),  # one behind it
+    (0x7FFF, 0x8000, 0x7FFF, True),  # the sign bit must not matter
+    (0x8000, 0x8000, 0x7FFF, False),
+    (0x8000, 0x7FFF, 0x0, False),
+    (0x0, 0xFFFF, 0x0, True),  # maximal window
+    (0xFFFF, 0xFFFF, 0x0, False),  # maximal window, not reached
+    (0x0, 0x0, 0x1, False),  # a window of 65535 entries: all but 0
+]
+
+
+@pytest.mark.parametrize(("event", "new", "old", "wanted"), NEED_EVENT)
+def test_v8_need_event(event, new, old, wanted):
+    assert bool(vring.need_event(event, new, old)) is wanted
+    window = {(old + i) & 0xFFFF for i in range((new - old) & 0xFFFF)}
+    assert (event in window) is wanted
+
+
+# ------------------------------------------------------------------------------------------- V13
+
+
+def test_v13_kicks_of_a_batch():
+    """Log of (what, avail.idx, avail_event, kick or what was seen)."""
+    ring = testing.Ring(num=8)
+    driver, device = ring.driver, ring.device
+    log = []
+
+    def note(what, result=None):
+        log.append((what, index(ring, 0x10082), index(ring, 0x11044), result))
+
+    def add(count):
+        for _ in range(count):
+            driver.add(**READ)
+
+    def drain():
+        device.disable_notify()
+        while (chain := device.fetch()) is not None:
+            device.use(chain)
+
+    add(1)
+    note("R0", driver.kick())
+    drain()
+    note("worker idle", device.enable_notify())
+    add(3)
+    note("R1..R3 plugged")
+    note("R1..R3", driver.kick())
+    device.disable_notify()
+    assert [device.fetch().head for _ in range(3)] == [1, 2, 3]  # visible before the kick
+    add(1)
+    note("R4 while the worker runs", driver.kick())
+    drain()
+    note("worker idle", device.enable_notify())
+    add(1)
+    note("R5", driver.kick())
+    assert log == [
+        ("R0", 1, 0, True),
+        ("worker idle", 1, 1, False),
+        ("R1..R3 plugged", 4, 1, None),
+        ("R1..R3", 4, 1, True),
+        ("R4 while the worker runs", 5, 1, False),
+        ("worker idle", 5, 5, False),
+        ("R5", 6, 5, True),
+    ]
+
+
+def test_v13_the_look_back_saves_the_request_that_came_in_between():
+    ring = testing.Ring(num=8)
+    driver, device = ring.driver, ring.device
+    driver.add(**READ)
+    driver.kick()
+    device.disable_notify()
+    device.fetch()
+    assert device.fetch() is None
+    driver.add(**READ)  # published, and its kick decision falls, before the device asks for kicks
+    assert not driver.kick()
+    device.enable_notify_prepare()
+    assert device.more_avail(), "without this look the request is lost"
+    assert device.fetch().head == 1
+
+
+# ------------------------------------------------------------------------------------------- V14
+
+
+def test_v14_interrupts():
+    """Log of (what, used.idx, signalled_used, used_event, result)."""
+    ring = testing.Ring(num=8)
+    driver, device = ring.driver, ring.device
+    log = []
+
+    def note(what, result):
+        log.append((what, index(ring, 0x11002), device.signalled_used, index(ring, 0x10094), result))
+
+    for _ in range(6):
+        driver.add(**READ)
+    chains = [device.fetch() for _ in range(6)]
+    for chain in chains[:3]:
+        device.use(chain)
+    note("batch of 3", device.signal())
+    assert driver.interrupt()
+    driver.disable_cb()
+    note("handler reaps", driver.reap())
+    device.use(chains[3])
+    note("1 more, handler still on", device.signal())
+    note("enable", driver.enable_cb())
+    driver.disable_cb()
+    note("disable, now written", driver.reap())
+    note("enable", driver.enable_cb())
+    for chain in chains[4:]:
+        device.use(chain)
+    note("2 more", device.signal())
+    assert log == [
+        ("batch of 3", 3, 3, 0, True),
+        ("handler reaps", 3, 3, 0, [0, 1, 2]),
+        ("1 more, handler still on", 4, 4, 0, False),
+        ("enable", 4, 4, 3, False),
+        ("disable, now written", 4, 4, 0, [3]),
+        ("enable", 4, 4, 4, True),
+        ("2 more", 6, 6, 4, True),
+    ]
+
+
+def test_v14_a_full_lap_without_a_check_forces_the_next_interrupt():
+    ring = testing.Ring(num=8)
+    device = ring.device
+    device.last_used, device.signalled_used, device.signalled_used_valid = 2, 3, 1
+    ring.write(0x10094, "00 80")  # used_event far away
+    for head in (0, 1):
+        device.use(head)
+    assert device.signalled_used_valid == 0
+    assert device.signal()
+    assert not device.signal()
+
+
+def test_v14_without_event_idx_the_flag_decides():
+    ring = testing.Ring(num=8, features=testing.VERSION_1)
+    assert ring.device.signal()
+    ring.driver.disable_cb()
+    ring.expect("avail.flags 0x10080: 01 00")
+    assert not ring.device.signal()
+    ring.driver.enable_cb()
+    assert ring.device.signal()
+
+
+# ------------------------------------------------------------------------------------------- V16
+
+# Target, LUN, and the first four bytes of the field that a Linux guest writes.
+LUNS = [
+    (0, 0, "01 00 40 00"),
+    (5, 3, "01 05 40 03"),
+    (5, 255, "01 05 40 ff"),
+    (5, 256, "01 05 41 00"),
+    (5, 300, "01 05 41 2c"),
+    (5, 16383, "01 05 7f ff"),
+]
+
+
+@pytest.mark.parametrize(("target", "lun", "field"), LUNS)
+def test_v16_luns(target, lun, field):
+    ring = testing.Ring()
+    scsi.write_request(ring.mem, None, 0, HEADER, target, lun, 1, False, 0, 8)
+    ring.expect(f"lun 0x200000: {field} 00 00 00 00")
+    assert scsi.lun_of(ring.mem, HEADER) == lun
+
+
+@pytest.mark.parametrize(
+    ("field", "lun"), [("01 05 00 03", 3), ("01 05 80 03", 3), ("01 05 01 00", 256)]
+)
+def test_v16_vhost_masks_and_does_not_check_the_method(field, lun):
+    ring = testing.Ring()
+    ring.write(HEADER, field)
+    assert scsi.lun_of(ring.mem, HEADER) == lun
