@@ -75,9 +75,10 @@ class Film:
     def strip(self, first: int = 1) -> Strip:
         """Frames number `first` and later as text: what changed against the frame before.
 
-        The first frame of a film shows what is not zero.
+        The first frame of a film shows what is not zero. A negative `first` counts from the end.
         """
         lines: list[str] = []
+        first = max(1, first if first >= 0 else len(self.frames) + 1 + first)
         for number in range(first, len(self.frames) + 1):
             last = self.frames[number - 2] if number > 1 else None
             lines += [f'{number}. {self.frames[number - 1].caption}']

@@ -19,13 +19,14 @@ film. What is to go wrong is written into memory by hand (`write`, `write_desc`)
 import errno
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from sim import vring
-from sim.film import HEADS_PER_ROW, Film, Strip, packed_rows, region_rows, split_rows, table_rows
+from sim.film import HEADS_PER_ROW, Film, Strip, region_rows, split_rows, table_rows
 from sim.layout import F_EVENT_IDX, F_INDIRECT_DESC, vring_offsets
 from sim.memory import new_lines, take_cycles
 
@@ -41,7 +42,10 @@ FEATURES = VERSION_1 | INDIRECT_DESC | EVENT_IDX
 DRIVER_CORE, DEVICE_CORE = 0, 1
 MAX_BUFFERS = 1024
 
-PICTURE = re.compile(r'(?P<address>\b(0x)?[0-9a-f]+):?(?P<bytes>([ *]+[0-9a-f]{2}\b)+)')
+# A line of a picture: an address (0x1000 or 1000:), then bytes.
+PICTURE = re.compile(
+    r'\b(?P<address>0x[0-9a-f]+(?=[: ])|[0-9a-f]+(?=:)):?(?P<bytes>(?:[ *]+[0-9a-f]{2}\b)+)'
+)
 
 Buffers = Sequence[tuple[int, int]]
 
@@ -156,25 +160,27 @@ class Ring:
     def film(self, first: int = 1) -> Strip:
         """The frames so far as text: the bytes that changed (starred), and what they say.
 
-        `first` is the number of the frame to begin with.
+        `first` is the number of the frame to begin with; -1 is the last one.
         """
         return self._film.strip(first)
 
     def expect(self, picture: str) -> None:
         """Assert that memory holds what the picture says, byte by byte.
 
-        One stretch of memory per line: its address in hexadecimal, a colon, its bytes; what stands
-        before the address and behind the bytes is prose. Rows of a film will do.
+        One stretch of memory per line: its address in hexadecimal, its bytes; what stands before
+        the address and behind the bytes is prose. Rows of a film will do. An address is written
+        with 0x or with a colon behind it, so that prose is not taken for one.
         """
-        for line in picture.splitlines():
-            match = PICTURE.search(line)
-            if match:
-                address = int(match['address'], 16)
-                wanted = bytes.fromhex(match['bytes'].replace('*', ' '))
-                found = self.read(address, len(wanted))
-                assert found == wanted, (
-                    f'{line.strip()}\nfound at {address:#x}: {found.hex(" ")}'
-                )
+        matches = [match for line in picture.splitlines() if (match := PICTURE.search(line))]
+        if not matches:
+            raise ValueError('no line of the picture has an address and bytes')
+        for match in matches:
+            address = int(match['address'], 16)
+            wanted = bytes.fromhex(match['bytes'].replace('*', ' '))
+            found = self.read(address, len(wanted))
+            assert found == wanted, (
+                f'{match.string.strip()}\nfound at {address:#x}: {found.hex(" ")}'
+            )
 
 
 def _word(index: int | u64, doc: str) -> property:
@@ -206,7 +212,7 @@ class Driver:
         self.buffers = u64(vring.driver_words(ring.num))
         self.st = np.zeros(int(self.buffers) + 4 + 2 * MAX_BUFFERS, dtype=np.int64)
         self.tables: dict[int, int] = {}  # address: entries, of requests not yet reaped
-        self._pending: dict[int, tuple[int, int]] = {}  # number: token and table
+        self._pending: dict[int, tuple[Any, int]] = {}  # number: token and table
         self._added = 0
         self._next_table = 0x400000
         vring.driver_init(
@@ -216,9 +222,8 @@ class Driver:
 
     def words(self) -> dict[str, int]:
         """The private state that the film shows."""
-        return {
-            name: getattr(self, name) for name in ('free_head', 'num_free', 'num_added', 'last_used')
-        }
+        names = ('free_head', 'num_free', 'num_added', 'last_used')
+        return {name: getattr(self, name) for name in names}
 
     def free_list(self) -> list[int]:
         """The free descriptors in the order in which they will be taken."""
@@ -234,7 +239,7 @@ class Driver:
         in_: Buffers = (),
         *,
         table: int | None = None,
-        token: int | None = None,
+        token: object = None,
     ) -> int:
         """Publish a request; returns its head.
 
@@ -276,7 +281,7 @@ class Driver:
         """The interrupt handler begins; False if there is nothing for it (vring_interrupt)."""
         return bool(self._call(vring.vring_interrupt))
 
-    def get_buf(self) -> int | None:
+    def get_buf(self) -> Any:
         """Take one used entry: the token of its request, None if there is none."""
         number = int(self._call(vring.get_buf))
         if number == vring.EMPTY:
@@ -286,7 +291,7 @@ class Driver:
         self.ring.frame(f'driver: get_buf -> token {token}')
         return token
 
-    def reap(self) -> list[int]:
+    def reap(self) -> list[Any]:
         """Take all used entries; the tokens of their requests in the order of use."""
         return list(iter(self.get_buf, None))
 
@@ -309,7 +314,7 @@ class Driver:
         """What the cache lines have cost the driver since the last call."""
         return int(take_cycles(self.ring.lines, DRIVER_CORE))
 
-    def _call(self, operation, *arguments):
+    def _call(self, operation: Callable[..., Any], *arguments: Any) -> Any:
         ring = self.ring
         return operation(ring.mem, ring.lines, self.st, self.base, DRIVER_CORE, *arguments)
 
@@ -343,7 +348,7 @@ class Device:
         return {name: getattr(self, name) for name in ('last_avail', 'signalled_used')}
 
     def fetch(self) -> Chain | None:
-        """Take the next request, None if there is none. Errors: RingError, the chain is malformed."""
+        """Take the next request; None if there is none. Errors: RingError, a malformed chain."""
         head = int(self._call(vring.fetch, self.buffers))
         if head == vring.EMPTY:
             return None
@@ -391,6 +396,6 @@ class Device:
         """What the cache lines have cost the device since the last call."""
         return int(take_cycles(self.ring.lines, DEVICE_CORE))
 
-    def _call(self, operation, *arguments):
+    def _call(self, operation: Callable[..., Any], *arguments: Any) -> Any:
         ring = self.ring
         return operation(ring.mem, ring.lines, self.st, self.base, DEVICE_CORE, *arguments)

@@ -358,7 +358,8 @@ def test_v14_interrupts():
     log = []
 
     def note(what, result):
-        log.append((what, index(ring, 0x11002), device.signalled_used, index(ring, 0x10094), result))
+        used_idx, used_event = index(ring, 0x11002), index(ring, 0x10094)
+        log.append((what, used_idx, device.signalled_used, used_event, result))
 
     for _ in range(6):
         driver.add(**READ)
@@ -409,6 +410,69 @@ def test_v14_without_event_idx_the_flag_decides():
     assert not ring.device.signal()
     ring.driver.enable_cb()
     assert ring.device.signal()
+
+
+# ------------------------------------------------------------------------------------------- V23
+
+
+def chain_of(ring, *descriptors):
+    """Publish head 0 of a chain written by hand: (address, length, flags, next) per descriptor."""
+    for i, descriptor in enumerate(descriptors):
+        ring.write_desc(0x10000 + 16 * i, *descriptor)
+    ring.write(0x10080, "00 00 01 00 00 00")
+
+
+NEXT, WRITABLE, INDIRECT = 1, 2, 4
+MALFORMED = {
+    "next out of range": ([(HEADER, 51, NEXT, 9)], "EINVAL"),
+    "a loop": ([(HEADER, 51, NEXT, 1), (DATA, 512, NEXT, 0)], "EINVAL"),
+    "readable behind writable": (
+        [(RESPONSE, 108, WRITABLE | NEXT, 1), (HEADER, 51, 0, 0)], "EINVAL"
+    ),
+    "table length no multiple of 16": ([(TABLE, 0x31, INDIRECT, 0)], "EINVAL"),
+    "a table in a table": ([(TABLE + 0x100, 0x30, INDIRECT, 0)], "EINVAL"),
+    "65537 entries": ([(TABLE, 0x100010, INDIRECT, 0)], "E2BIG"),
+    "a buffer outside memory": ([(0x7FFFFF0000000000, 51, 0, 0)], "EFAULT"),
+    "a buffer at a negative address": ([(-4096, 51, 0, 0)], "EFAULT"),
+    "a buffer that leaves memory": ([(0x4FFFF0, 51, 0, 0)], "EFAULT"),
+    "a table outside memory": ([(0x7FFFFF0000000000, 0x30, INDIRECT, 0)], "EFAULT"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_v23_malformed_chains(case):
+    descriptors, error = MALFORMED[case]
+    ring = testing.Ring()
+    ring.write_desc(TABLE + 0x100, TABLE, 16, INDIRECT, 0)
+    chain_of(ring, *descriptors)
+    for _ in range(2):  # last_avail is not moved: the queue is stuck on this head
+        with pytest.raises(RingError, match=error):
+            ring.device.fetch()
+        assert ring.device.last_avail == 0
+    ring.expect("no used entry, no reply 0x11000: 00 00 00 00 00 00 00 00")
+
+
+def test_v23_head_out_of_range():
+    ring = testing.Ring()
+    ring.write(0x10080, "00 00 01 00 08 00")
+    with pytest.raises(RingError, match="EINVAL"):
+        ring.device.fetch()
+
+
+def test_v23_avail_idx_runs_away():
+    ring = testing.Ring()
+    ring.write(0x10082, "09 00")
+    with pytest.raises(RingError, match="EINVAL"):
+        ring.device.fetch()
+
+
+def test_v23_vhost_reads_a_table_in_sequence_whatever_next_says():
+    ring = testing.Ring()
+    ring.write_desc(TABLE, HEADER, 51, NEXT, 2)
+    ring.write_desc(TABLE + 16, RESPONSE, 108, WRITABLE, 0)
+    ring.write_desc(TABLE + 32, DATA, 512, NEXT, 1)
+    chain_of(ring, (TABLE, 48, INDIRECT, 0))
+    assert ring.device.fetch() == testing.Chain(0, ((HEADER, 51),), ((RESPONSE, 108),))
 
 
 # ------------------------------------------------------------------------------------------- V16
