@@ -4,9 +4,13 @@ The worker is one kernel thread that runs works first in first out: for each req
 work (vhost_scsi_handle_kick) and the completion work (vhost_scsi_complete_cmd_work). A work is on
 the list at most once; its QUEUED mark is cleared before it runs.
 
-    worker     SLEEP -> TAKE -> FETCH ... -> ENABLE -> RECHECK -> TAKE -> USED ... -> SIGNAL -> TAKE
-               vhost_run_work_list | vhost_get_vq_desc | vhost_enable_notify, two halves |
-               vhost_add_used | vhost_signal
+    worker     SLEEP -> TAKE -> FETCH ... -> RECHECK -> TAKE -> USED ... -> SIGNAL -> SLEEP
+               vhost_run_work_list, first vhost_get_vq_desc | vhost_get_vq_desc, and where it finds
+               nothing vhost_enable_notify up to its barrier (C) | avail.idx looked at again |
+               vhost_add_used | vhost_signal, behind barrier D
+
+A worker that has run out of work is busy until B_IDLE_FROM and asleep from then on; work that
+arrives before finds it awake.
 
 Kernel 6.12 and later: a completion list per queue, last in first out inside a batch, one signal per
 batch, used.len 0. vhost_scsi_handle_vq gives up the thread after 256 requests.
@@ -37,8 +41,8 @@ u64 = np.uint64
 ONE, TWO = u64(1), u64(2)
 
 # States of the worker.
-SLEEP, TAKE, FETCH, ENABLE, RECHECK, USED, SIGNAL = range(7)
-STATES = 'sleep take fetch enable recheck used signal'.split()
+SLEEP, TAKE, FETCH, RECHECK, USED, SIGNAL = range(6)
+STATES = 'sleep take fetch recheck used signal'.split()
 
 # Works of a queue.
 KICK_WORK, COMPLETION_WORK = 0, 1
@@ -61,8 +65,9 @@ KICK_WORK, COMPLETION_WORK = 0, 1
     B_DROPPED,
     B_RING_ERRORS,
     B_BAD_TARGETS,
-) = map(u64, range(A_FIELDS, A_FIELDS + 16))
-WORKER_WORDS = A_FIELDS + 16
+    B_IDLE_FROM,  # asleep since
+) = map(u64, range(A_FIELDS, A_FIELDS + 17))
+WORKER_WORDS = A_FIELDS + 17
 
 # A request queue as the host has it (struct vhost_scsi_virtqueue).
 (
@@ -98,25 +103,44 @@ def queue_vq_work(st, q, work, now):
         return
     st[mark] = 1
     b = u64(st[q + Q_WORKER])
-    tail = (st[b + B_WORK_HEAD] + st[b + B_WORK_COUNT]) % st[b + B_WORK_ROOM]
+    tail = _wrapped(st[b + B_WORK_HEAD] + st[b + B_WORK_COUNT], st[b + B_WORK_ROOM])
     entry = u64(st[b + B_WORK_LIST]) + TWO * u64(tail)
     st[entry] = np.int64(q)
     st[entry + ONE] = work
     st[b + B_WORK_COUNT] += 1
     if st[b + A_STATE] == SLEEP:
         st[b + A_STATE] = TAKE
-        st[b + B_WAKES] += 1
-        wake(st, st[b + B_SLOT], now + st[K_WORKER_WAKE])
+        idle_from = st[b + B_IDLE_FROM]
+        if now <= idle_from:
+            wake(st, st[b + B_SLOT], idle_from)
+        else:
+            st[b + B_WAKES] += 1
+            wake(st, st[b + B_SLOT], now + st[K_WORKER_WAKE])
 
 
 @kernel
-def _take(mem, lines, st, b):
-    """The next work, or sleep. A kick work turns notifications off before it looks."""
-    if st[b + B_WORK_COUNT] == 0:
-        st[b + A_STATE] = SLEEP
-        return NEVER
+def _wrapped(place, room):
+    """`place` in a circular list, where it is at most one lap ahead."""
+    return place - room if place >= room else place
+
+
+@kernel
+def _after_work(st, b, now, delay):
+    """The work is done in `delay` cycles: take the next one then, or sleep."""
+    st[b + A_STATE] = TAKE
+    if st[b + B_WORK_COUNT]:
+        return delay
+    st[b + A_STATE] = SLEEP
+    st[b + B_IDLE_FROM] = now + delay
+    st[b + A_BUSY] += delay
+    return NEVER
+
+
+@kernel
+def _take(mem, lines, st, tr, b, now):
+    """The next work. A kick work turns notifications off before it looks."""
     entry = u64(st[b + B_WORK_LIST]) + TWO * u64(st[b + B_WORK_HEAD])
-    st[b + B_WORK_HEAD] = (st[b + B_WORK_HEAD] + 1) % st[b + B_WORK_ROOM]
+    st[b + B_WORK_HEAD] = _wrapped(st[b + B_WORK_HEAD] + 1, st[b + B_WORK_ROOM])
     st[b + B_WORK_COUNT] -= 1
     q = u64(st[entry])
     st[b + B_QUEUE] = st[entry]
@@ -128,11 +152,10 @@ def _take(mem, lines, st, b):
         return st[K_WORKER_COMPLETE]
     st[q + Q_KICK_QUEUED] = 0
     if not st[q + Q_BACKEND]:
-        return 0  # no endpoint: the kick is consumed and forgotten
+        return _after_work(st, b, now, 0)  # no endpoint: the kick is consumed and forgotten
     vring.disable_notify(mem, lines, st, u64(st[q + Q_DEVICE]), st[b + B_CORE])
     st[b + B_WEIGHT] = 0
-    st[b + A_STATE] = FETCH
-    return take_cycles(lines, st[b + B_CORE])
+    return _fetch(mem, lines, st, tr, b, now)
 
 
 # ----------------------------------------------------------------------------------- requests ----
@@ -237,21 +260,24 @@ def _fetch(mem, lines, st, tr, b, now):
     if st[b + B_WEIGHT] >= VHOST_SCSI_WEIGHT:
         st[b + B_REQUEUES] += 1
         queue_vq_work(st, q, KICK_WORK, now)
-        st[b + A_STATE] = TAKE
-        return 0
+        return _after_work(st, b, now, 0)
     st[b + B_WEIGHT] += 1
     buffers = u64(st[q + Q_BUFFERS])
     head = vring.fetch(mem, lines, st, device, core, buffers)
-    if head < 0:
-        if head != vring.EMPTY:
-            st[b + B_RING_ERRORS] += 1  # vq_err(): the queue is stuck until it is reset
-            st[b + A_STATE] = TAKE
-        else:
-            st[b + A_STATE] = ENABLE
+    if head == vring.EMPTY:  # vhost_enable_notify(), first half: the next publication shall kick
+        vring.enable_notify(mem, lines, st, device, core)
+        st[b + A_STATE] = RECHECK
         return take_cycles(lines, core)
+    if head < 0:
+        st[b + B_RING_ERRORS] += 1  # vq_err(): the queue is stuck until it is reset
+        return _after_work(st, b, now, take_cycles(lines, core))
+    st[b + A_STATE] = FETCH
     row = u64(st[u64(st[q + Q_ROW_OF_HEAD]) + u64(head)])
     tr[row + record.R_FETCH] = now + 1
     tr[row + record.R_FETCHED_COUNT] += 1
+    if tr[row + record.R_KICK] > now + 1:  # quicker than the kick that was on its way
+        tr[row + record.R_KICK] = tr[row + record.R_AVAIL]
+        tr[row + record.R_KICK_ID] = 0
     ahead = (st[device + vring.V_AVAIL_IDX] - st[device + vring.V_LAST_AVAIL] + 1) & 0xFFFF
     st[q + Q_AHEAD_MAX] = max(st[q + Q_AHEAD_MAX], ahead)
     return _request(mem, lines, st, tr, b, q, head, row) + take_cycles(lines, core)
@@ -282,29 +308,15 @@ def _request(mem, lines, st, tr, b, q, head, row):
     return st[K_WORKER_POP] + st[K_WORKER_SUBMIT]
 
 
-# -------------------------------------------------------------------------------- suppression ----
-
-
 @kernel
-def _enable(mem, lines, st, b):
-    """vhost_enable_notify(), first half: the next publication shall kick."""
-    q = u64(st[b + B_QUEUE])
-    vring.enable_notify(mem, lines, st, u64(st[q + Q_DEVICE]), st[b + B_CORE])
-    st[b + A_STATE] = RECHECK
-    return take_cycles(lines, st[b + B_CORE])
-
-
-@kernel
-def _recheck(mem, lines, st, b):
+def _recheck(mem, lines, st, tr, b, now):
     """vhost_enable_notify(), second half: has the guest published meanwhile (barrier C)?"""
     q = u64(st[b + B_QUEUE])
     device, core = u64(st[q + Q_DEVICE]), st[b + B_CORE]
     if vring.more_avail(mem, lines, st, device, core):
         vring.disable_notify(mem, lines, st, device, core)
-        st[b + A_STATE] = FETCH
-    else:
-        st[b + A_STATE] = TAKE
-    return take_cycles(lines, core)
+        return _fetch(mem, lines, st, tr, b, now)
+    return _after_work(st, b, now, take_cycles(lines, core))
 
 
 # -------------------------------------------------------------------------------- completions ----
@@ -360,8 +372,7 @@ def _signal(mem, lines, st, b, now):
         wake(st, st[q + Q_IRQ_SLOT], now + st[K_IRQ_INJECT])
     else:
         st[q + Q_SIGNALS_SUPPRESSED] += 1
-    st[b + A_STATE] = TAKE
-    return take_cycles(lines, core)
+    return _after_work(st, b, now, take_cycles(lines, core))
 
 
 @kernel
@@ -369,13 +380,11 @@ def worker_step(mem, lines, st, tr, b, now):
     """One step of the vhost worker."""
     state = st[b + A_STATE]
     if state == TAKE:
-        delay = _take(mem, lines, st, b)
+        delay = _take(mem, lines, st, tr, b, now)
     elif state == FETCH:
         delay = _fetch(mem, lines, st, tr, b, now)
-    elif state == ENABLE:
-        delay = _enable(mem, lines, st, b)
     elif state == RECHECK:
-        delay = _recheck(mem, lines, st, b)
+        delay = _recheck(mem, lines, st, tr, b, now)
     elif state == USED:
         delay = _used(mem, lines, st, tr, b, now)
     else:

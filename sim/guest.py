@@ -1,17 +1,22 @@
-"""The guest: an application as fio runs it, over the virtio_scsi driver, on a vCPU.
+"""The guest: the virtio_scsi driver and the thread above it (sim.app), on a vCPU.
 
 One vCPU is one agent. It runs one job's thread and, on the same CPU, the interrupt handlers of the
 queues whose vectors point at it. The life of the thread and of the handler, each state named for
 the atomic action that it performs (kernel function in brackets):
 
-    thread     FIO -> ADD -> KICK -> EXIT -> ENTER -> ADD ... -> REAP -> FIO ... -> DONE
-               prepare | virtqueue_add_sgs | kick_prepare | ioeventfd exit | VM entry | io_getevents
-    handler    IRQ -> DRAIN ... -> ENABLE -> RECHECK (-> DRAIN) -> RETURN
-               vring_interrupt, disable_cb | get_buf | enable_cb_prepare | more_used | iret
+    thread     CALL -> ADD -> KICK -> ENTER -> ADD ... -> REAP -> ADD ... -> DONE
+               io_submit | virtqueue_add_sgs | kick_prepare, notify | VM entry | io_getevents
+    handler    IRQ -> DRAIN ... -> RECHECK (-> DRAIN) -> RETURN
+               vring_interrupt, disable_cb, get_buf | get_buf, enable_cb_prepare | more_used | iret
     asleep     WAIT_EVENTS (io_getevents) WAIT_TAG (blk_mq_get_tag) SLEEP (think time, rate) DONE
 
-An interrupt preempts FIO, ADD and REAP at once: what was left of their time is saved and paid after
-RETURN. It does not preempt a section with interrupts off (KICK, ENTER, a handler).
+What the kernel does without a full barrier in between is one action: the handler takes the first
+buffer with the look that began it, and asks for the next interrupt with the look that found no
+more. Between publishing and the kick decision (barrier C), and between asking for an interrupt and
+looking again (barrier D), other agents may act.
+
+An interrupt preempts CALL, ADD and REAP at once: what was left of their time is saved and paid
+after RETURN. It does not preempt a section with interrupts off (KICK, ENTER, a handler).
 
 A request that finds no tag puts the thread to sleep (blk_mq_get_tag); one that finds the ring full
 or the LUN's queue depth used up waits in the hardware queue's dispatch list and is tried again
@@ -24,14 +29,12 @@ its tag.
 
 import numpy as np
 
-from sim import record, scsi, vring
+from sim import app, record, scsi, vring
 from sim.agents import (
     A_BUSY,
     A_FIELDS,
     A_STATE,
     H_BASE,
-    H_NOTICE,
-    H_SERIAL,
     K_GUEST_COMPLETE,
     K_GUEST_IO_GETEVENTS,
     K_GUEST_IO_SUBMIT,
@@ -42,15 +45,12 @@ from sim.agents import (
     K_KICK_EXIT,
     K_KICK_RETURN,
     K_KICK_SIGNAL,
-    LOG_TABLE,
-    N_JOB_DONE,
     NEVER,
     wake,
 )
 from sim.jit import kernel
 from sim.layout import PAGE_SIZE, REQ_SIZE, RESP_SIZE
 from sim.memory import load64, store64, take_cycles
-from sim.rng import below, exponential, permute
 
 u64 = np.uint64
 ONE, TWO = u64(1), u64(2)
@@ -58,10 +58,9 @@ ONE, TWO = u64(1), u64(2)
 # States of a vCPU.
 (
     DONE,
-    FIO,
+    CALL,
     ADD,
     KICK,
-    EXIT,
     ENTER,
     REAP,
     WAIT_EVENTS,
@@ -69,13 +68,11 @@ ONE, TWO = u64(1), u64(2)
     SLEEP,
     IRQ,
     DRAIN,
-    ENABLE,
     RECHECK,
     RETURN,
-) = range(15)
+) = range(13)
 STATES = (
-    'done fio add kick exit enter reap wait_events wait_tag sleep '
-    'irq drain enable recheck return'
+    'done call add kick enter reap wait_events wait_tag sleep irq drain recheck return'
 ).split()
 
 # A vCPU's stretch.
@@ -108,51 +105,12 @@ STATES = (
     V_KICKS_SUPPRESSED,
     V_IRQS_SPURIOUS,
     V_REQUEUES,
-    # The job.
-    J_NUMBER,
-    J_URING,
-    J_WRITE_PERCENT,
-    J_RANDOM,
-    J_RANDOM_MAP,
-    J_BLOCKS,  # 512-byte blocks per I/O
-    J_SEGMENTS,
-    J_REGION,  # I/O-sized places in the job's file
-    J_DEPTH,
-    J_BATCH,
-    J_REAP_MIN,
-    J_REAP_MAX,
-    J_LIMIT,  # I/Os to issue, NEVER: until J_STOP_AT
-    J_RUNTIME,  # cycles from the start, NEVER: until J_LIMIT
-    J_STOP_AT,
-    J_THINK,
-    J_RATE,  # cycles between intended arrivals, 0: closed loop
-    J_POISSON,
-    J_KEY_PLACE,
-    J_KEY_MIX,
-    J_KEY_ARRIVAL,
-    J_STARTED,
-    J_ISSUED,
-    J_NEXT_ARRIVAL,
-    J_PENDING_THINK,
-    J_FREE_COUNT,  # units that are free, a stack
-    J_FREE_LIST,
-    J_PREPARED_COUNT,  # units prepared and not yet with the driver, first in first out
-    J_PREPARED_HEAD,
-    J_PREPARED_LIST,
-    J_SUBMITTING,  # how many of them the current io_submit still carries
-    J_PLUGGED,
-    J_PLUG_LEFT,
-    J_DONE_COUNT,  # units complete and not yet reaped
-    J_DONE_HEAD,
-    J_DONE_LIST,
-    J_UNITS,
-    J_FINISHED,
-) = map(u64, range(A_FIELDS, A_FIELDS + 66))
-VCPU_WORDS = A_FIELDS + 66
-
-# fio's io_u.
-U_ROW, U_WRITE, U_LBA, U_SERIAL = map(u64, range(4))
-UNIT_WORDS = u64(4)
+    V_JOB,  # base of the job whose thread runs here (sim.app)
+    V_SUBMITTING,  # how many prepared units the current io_submit still carries
+    V_PLUGGED,
+    V_PLUG_LEFT,
+) = map(u64, range(A_FIELDS, A_FIELDS + 32))
+VCPU_WORDS = A_FIELDS + 32
 
 # A request queue as the guest has it (struct virtio_scsi_vq and its blk-mq hardware queue).
 (
@@ -204,6 +162,12 @@ PLUG_MAX = 32  # block/blk.h BLK_MAX_REQUEST_COUNT: a plug is flushed at this ma
 
 
 @kernel
+def _wrapped(place, room):
+    """`place` in a circular list, where it is at most one lap ahead."""
+    return place - room if place >= room else place
+
+
+@kernel
 def _sleep(st, v, state, now):
     st[v + A_STATE] = state
     st[v + V_SLEEPING_SINCE] = now
@@ -211,174 +175,79 @@ def _sleep(st, v, state, now):
 
 
 @kernel
-def _place(st, v, index):
-    """First block of the job's `index`-th I/O."""
-    region = st[v + J_REGION]
-    if st[v + J_RANDOM]:
-        if st[v + J_RANDOM_MAP]:
-            lap = index // region
-            key = st[v + J_KEY_PLACE] + lap
-            place = permute(key, index % region, region)
-        else:
-            place = below(st[v + J_KEY_PLACE], index, region)
-    else:
-        place = index % region
-    return place * st[v + J_BLOCKS]
+def _job(st, v):
+    return u64(st[v + V_JOB])
 
 
 @kernel
-def _prepare(lines, st, tr, v, arrival):
-    """get_io_u(): the job's next I/O takes a free unit and queues behind the others."""
-    index = st[v + J_ISSUED]
-    st[v + J_ISSUED] = index + 1
-    st[v + J_FREE_COUNT] -= 1
-    number = st[u64(st[v + J_FREE_LIST]) + u64(st[v + J_FREE_COUNT])]
-    unit = u64(st[v + J_UNITS]) + UNIT_WORDS * u64(number)
-    st[H_SERIAL] += 1
-    row = record.new_row(lines, st, tr)
-    percent = st[v + J_WRITE_PERCENT]
-    write = 1 if percent and below(st[v + J_KEY_MIX], index, 100) < percent else 0
-    st[unit + U_ROW] = row
-    st[unit + U_WRITE] = write
-    st[unit + U_LBA] = _place(st, v, index)
-    st[unit + U_SERIAL] = st[H_SERIAL]
-    tail = (st[v + J_PREPARED_HEAD] + st[v + J_PREPARED_COUNT]) % st[v + J_DEPTH]
-    st[u64(st[v + J_PREPARED_LIST]) + u64(tail)] = number
-    st[v + J_PREPARED_COUNT] += 1
-    r = u64(row)
-    tr[r + record.R_ARRIVE] = arrival + 1
-    tr[r + record.R_SERIAL] = st[H_SERIAL]
-    tr[r + record.R_JOB] = st[v + J_NUMBER]
-    tr[r + record.R_QUEUE] = st[u64(st[v + V_QUEUE]) + G_INDEX]
-    tr[r + record.R_WRITE] = write
-    tr[r + record.R_LBA] = st[unit + U_LBA]
-    tr[r + record.R_BYTES] = st[v + J_BLOCKS] * 512
+def _call(lines, st, tr, v, now):
+    """The thread is in user space: which system call comes next? Deciding takes no time."""
+    j = _job(st, v)
+    call = app.next_call(lines, st, tr, j, now)
+    if call == app.COMMIT:
+        return _commit(st, tr, v, now)
+    if call == app.REAP:
+        st[v + A_STATE] = REAP
+        if st[j + app.J_URING] and st[j + app.J_DONE_COUNT] >= st[j + app.J_REAP_MIN]:
+            return 0  # the completion ring is read without a system call
+        return st[K_GUEST_IO_GETEVENTS]
+    if call == app.PAUSE:
+        _sleep(st, v, SLEEP, now)
+        return app.pause(st, j, now)
+    return _sleep(st, v, DONE, now)
 
 
 @kernel
-def _in_flight(st, v):
-    return st[v + J_DEPTH] - st[v + J_FREE_COUNT]
-
-
-@kernel
-def _commit(mem, lines, st, tr, v, now):
+def _commit(st, tr, v, now):
     """io_submit() of everything prepared; more than two I/Os are plugged."""
-    count = st[v + J_PREPARED_COUNT]
-    st[v + J_SUBMITTING] = count
-    st[v + J_PLUGGED] = 1 if count > AIO_PLUG_THRESHOLD else 0
-    st[v + J_PLUG_LEFT] = min(count, PLUG_MAX)
+    count = st[_job(st, v) + app.J_PREPARED_COUNT]
+    st[v + V_SUBMITTING] = count
+    st[v + V_PLUGGED] = 1 if count > AIO_PLUG_THRESHOLD else 0
+    st[v + V_PLUG_LEFT] = min(count, PLUG_MAX)
     return _begin(st, tr, v, now, st[K_GUEST_IO_SUBMIT])
 
 
 @kernel
 def _begin(st, tr, v, now, delay):
     """Start on the next prepared unit: a tag first (blk_mq_get_tag), then the driver's work."""
-    if st[v + J_SUBMITTING] == 0:
-        st[v + A_STATE] = FIO
+    if st[v + V_SUBMITTING] == 0:
+        st[v + A_STATE] = CALL
         return delay
     q = u64(st[v + V_QUEUE])
-    if st[q + G_TAG_FREE] == 0:
-        tail = (st[q + G_WAITER_HEAD] + st[q + G_WAITERS]) % st[q + G_WAITER_ROOM]
+    free = st[q + G_TAG_FREE] - 1
+    if free < 0:
+        tail = _wrapped(st[q + G_WAITER_HEAD] + st[q + G_WAITERS], st[q + G_WAITER_ROOM])
         st[u64(st[q + G_WAITER_LIST]) + u64(tail)] = st[v + V_SLOT]
         st[q + G_WAITERS] += 1
         return _sleep(st, v, WAIT_TAG, now)
-    st[q + G_TAG_FREE] -= 1
-    tag = st[u64(st[q + G_TAG_LIST]) + u64(st[q + G_TAG_FREE])]
-    number = st[u64(st[v + J_PREPARED_LIST]) + u64(st[v + J_PREPARED_HEAD])]
-    st[v + J_PREPARED_HEAD] = (st[v + J_PREPARED_HEAD] + 1) % st[v + J_DEPTH]
-    st[v + J_PREPARED_COUNT] -= 1
-    st[v + J_SUBMITTING] -= 1
-    unit = u64(st[v + J_UNITS]) + UNIT_WORDS * u64(number)
+    st[q + G_TAG_FREE] = free
+    tag = st[u64(st[q + G_TAG_LIST]) + u64(free)]
+    st[v + V_SUBMITTING] -= 1
+    j = _job(st, v)
+    number = app.take_prepared(st, j)
+    unit = app.unit_of(st, j, number)
     t = _tag(st, q, tag)
-    st[t + T_ROW] = st[unit + U_ROW]
+    row = st[unit + app.U_ROW]
+    st[t + T_ROW] = row
     st[t + T_VCPU] = np.int64(v)
     st[t + T_UNIT] = number
-    st[t + T_WRITE] = st[unit + U_WRITE]
-    st[t + T_LBA] = st[unit + U_LBA]
-    st[t + T_SERIAL] = st[unit + U_SERIAL]
-    st[t + T_BLOCKS] = st[v + J_BLOCKS]
-    st[t + T_SEGMENTS] = st[v + J_SEGMENTS]
+    st[t + T_WRITE] = st[unit + app.U_WRITE]
+    st[t + T_LBA] = st[unit + app.U_LBA]
+    st[t + T_SERIAL] = st[unit + app.U_SERIAL]
+    st[t + T_BLOCKS] = st[j + app.J_BLOCKS]
+    st[t + T_SEGMENTS] = st[j + app.J_SEGMENTS]
     st[v + V_TAG] = tag
-    tr[u64(st[t + T_ROW]) + record.R_SUBMIT] = now + delay + 1
+    tr[u64(row) + record.R_SUBMIT] = now + delay + 1
     st[v + A_STATE] = ADD
     return delay + st[K_GUEST_SUBMIT]
 
 
 @kernel
-def _next_arrival(st, v):
-    """The intended time of the next I/O: linear (rate_iops) or Poisson (rate_process)."""
-    gap = st[v + J_RATE]
-    if st[v + J_POISSON]:
-        gap = exponential(st, LOG_TABLE, st[v + J_KEY_ARRIVAL], st[v + J_ISSUED], gap)
-    st[v + J_NEXT_ARRIVAL] += gap
-
-
-@kernel
-def _fio_wait(st, v, now):
-    """Reap at least iodepth_batch_complete_min, sleeping for them if need be."""
-    ready = st[v + J_DONE_COUNT]
-    st[v + A_STATE] = REAP
-    if st[v + J_URING] and ready >= st[v + J_REAP_MIN]:
-        return 0  # the completion ring is read without a system call
-    return st[K_GUEST_IO_GETEVENTS]
-
-
-@kernel
-def _fio(mem, lines, st, tr, v, now):
-    """fio's do_io(): what does the thread do next? Decisions take no time, system calls do."""
-    busy = _in_flight(st, v)
-    submitted = busy - st[v + J_PREPARED_COUNT]
-    if st[v + J_ISSUED] >= st[v + J_LIMIT] or now >= st[v + J_STOP_AT]:
-        if st[v + J_PREPARED_COUNT]:
-            return _commit(mem, lines, st, tr, v, now)
-        if submitted:
-            return _fio_wait(st, v, now)
-        st[v + J_FINISHED] = now + 1
-        st[H_NOTICE] |= N_JOB_DONE
-        return _sleep(st, v, DONE, now)
-    waits = st[v + J_PENDING_THINK] or (st[v + J_RATE] and now < st[v + J_NEXT_ARRIVAL])
-    if waits:  # io_u_quiesce(): fio lets everything finish before it sleeps
-        if st[v + J_PREPARED_COUNT]:
-            return _commit(mem, lines, st, tr, v, now)
-        if submitted:
-            return _fio_wait(st, v, now)
-        pause = st[v + J_PENDING_THINK]
-        st[v + J_PENDING_THINK] = 0
-        if st[v + J_RATE]:
-            pause = max(pause, st[v + J_NEXT_ARRIVAL] - now)
-        _sleep(st, v, SLEEP, now)
-        return min(pause, st[v + J_STOP_AT] - now)
-    if st[v + J_FREE_COUNT] == 0:
-        if st[v + J_PREPARED_COUNT]:
-            return _commit(mem, lines, st, tr, v, now)
-        return _fio_wait(st, v, now)
-    arrival = now
-    if st[v + J_RATE]:
-        arrival = st[v + J_NEXT_ARRIVAL]
-        _next_arrival(st, v)
-    _prepare(lines, st, tr, v, arrival)
-    st[v + J_PENDING_THINK] = st[v + J_THINK]
-    if st[v + J_PREPARED_COUNT] >= st[v + J_BATCH]:
-        return _commit(mem, lines, st, tr, v, now)
-    return 0
-
-
-@kernel
 def _reap(st, tr, v, now):
     """io_getevents(min, max): take what is there, or sleep until min of them are."""
-    ready = st[v + J_DONE_COUNT]
-    outstanding = _in_flight(st, v) - st[v + J_PREPARED_COUNT]
-    if ready < min(st[v + J_REAP_MIN], outstanding):
+    if not app.reap(st, tr, _job(st, v), now):
         return _sleep(st, v, WAIT_EVENTS, now)
-    for _ in range(min(ready, st[v + J_REAP_MAX])):
-        number = st[u64(st[v + J_DONE_LIST]) + u64(st[v + J_DONE_HEAD])]
-        st[v + J_DONE_HEAD] = (st[v + J_DONE_HEAD] + 1) % st[v + J_DEPTH]
-        st[v + J_DONE_COUNT] -= 1
-        unit = u64(st[v + J_UNITS]) + UNIT_WORDS * u64(number)
-        record.reap(st, tr, u64(st[unit + U_ROW]), now)
-        st[u64(st[v + J_FREE_LIST]) + u64(st[v + J_FREE_COUNT])] = number
-        st[v + J_FREE_COUNT] += 1
-    st[v + A_STATE] = FIO
+    st[v + A_STATE] = CALL
     return 0
 
 
@@ -481,10 +350,10 @@ def _add(mem, lines, st, tr, v, now):
     st[v + V_KICK_QUEUE] = np.int64(q)
     last = True
     if not st[v + V_DISPATCHING]:
-        st[v + J_PLUG_LEFT] -= 1
-        last = st[v + J_PLUGGED] == 0 or st[v + J_PLUG_LEFT] <= 0
-        if st[v + J_PLUG_LEFT] <= 0:
-            st[v + J_PLUG_LEFT] = min(st[v + J_SUBMITTING], PLUG_MAX)
+        st[v + V_PLUG_LEFT] -= 1
+        last = st[v + V_PLUGGED] == 0 or st[v + V_PLUG_LEFT] <= 0
+        if st[v + V_PLUG_LEFT] <= 0:
+            st[v + V_PLUG_LEFT] = min(st[v + V_SUBMITTING], PLUG_MAX)
         if st[q + G_DISPATCH_HEAD] >= 0:  # others wait already: behind them
             _requeue(st, v, q, tag, False)
             return _after_add(st, tr, v, now, 0, st[v + V_BATCH_COUNT] > 0)
@@ -514,7 +383,7 @@ def _add(mem, lines, st, tr, v, now):
     st[v + V_BATCH_COUNT] += 1
     if st[v + V_DISPATCHING]:
         last = st[q + G_DISPATCH_HEAD] < 0
-    elif st[v + J_SUBMITTING] and st[q + G_TAG_FREE] == 0:
+    elif st[v + V_SUBMITTING] and st[q + G_TAG_FREE] == 0:
         last = True  # the thread is about to sleep for a tag, which flushes the plug
     return _after_add(st, tr, v, now, delay, last)
 
@@ -527,28 +396,31 @@ def _kick(mem, lines, st, tr, v, now):
     wanted = vring.kick_prepare(mem, lines, st, u64(st[q + G_DRIVER]), core)
     delay = take_cycles(lines, core)
     if wanted or st[v + V_FORCED_KICK]:
-        st[v + V_FORCED_KICK] = 0
-        st[v + A_STATE] = EXIT
-        return delay
+        return delay + _notify(st, tr, v, now + delay)
     st[v + V_KICKS_SUPPRESSED] += 1
     st[v + V_BATCH_COUNT] = 0
     return _after_add(st, tr, v, now, delay, False)
 
 
 @kernel
-def _exit(st, tr, v, now):
-    """The write to the notify register leaves the guest; KVM signals the ioeventfd."""
+def _notify(st, tr, v, leaves):
+    """The write to the notify register leaves the guest at `leaves`; KVM signals the ioeventfd.
+
+    Rows that the worker has fetched by now need no kick; those that it fetches before `leaves` are
+    put right when it does (sim.backend).
+    """
+    st[v + V_FORCED_KICK] = 0
     st[v + V_KICKS] += 1
     for i in range(st[v + V_BATCH_COUNT]):
         batch = u64(st[v + V_BATCH_LIST]) + TWO * u64(i)
         row = u64(st[batch])
         # A row that the recorder has given to another request by now is left alone.
         if tr[row + record.R_FETCH] == 0 and tr[row + record.R_SERIAL] == st[batch + ONE]:
-            tr[row + record.R_KICK] = now + 1
+            tr[row + record.R_KICK] = leaves + 1
             tr[row + record.R_KICK_ID] = st[v + V_KICKS]
     st[v + V_BATCH_COUNT] = 0
     to_signal = st[K_KICK_EXIT] + st[K_KICK_SIGNAL]
-    wake(st, st[v + V_KICK_SLOT], now + to_signal)
+    wake(st, st[v + V_KICK_SLOT], leaves + to_signal)
     st[v + A_STATE] = ENTER
     return to_signal + st[K_KICK_RETURN]
 
@@ -557,8 +429,8 @@ def _exit(st, tr, v, now):
 
 
 @kernel
-def _irq(mem, lines, st, v, now):
-    """vring_interrupt() and virtscsi_vq_done(): take the lock, disable callbacks."""
+def _irq(mem, lines, st, tr, v, now):
+    """vring_interrupt() and virtscsi_vq_done(): take the lock, disable callbacks, first buffer."""
     q = u64(st[v + V_HANDLER_QUEUE])
     if now < st[q + G_LOCK_UNTIL]:
         return st[q + G_LOCK_UNTIL] - now
@@ -571,8 +443,7 @@ def _irq(mem, lines, st, v, now):
         st[v + A_STATE] = RETURN
         return take_cycles(lines, core) + st[K_IRQ_RETURN]
     vring.disable_cb(mem, lines, st, d, core)
-    st[v + A_STATE] = DRAIN
-    return _hold(lines, st, v, q, now)
+    return _drain(mem, lines, st, tr, v, now)
 
 
 @kernel
@@ -600,25 +471,20 @@ def _finish(mem, st, tr, q, tag, now):
     st[u64(st[q + G_TAG_LIST]) + u64(st[q + G_TAG_FREE])] = tag
     st[q + G_TAG_FREE] += 1
     owner = u64(st[t + T_VCPU])
-    tail = (st[owner + J_DONE_HEAD] + st[owner + J_DONE_COUNT]) % st[owner + J_DEPTH]
-    st[u64(st[owner + J_DONE_LIST]) + u64(tail)] = st[t + T_UNIT]
-    st[owner + J_DONE_COUNT] += 1
-    _wake_sleepers(st, q, owner, now)
+    if app.put_done(st, _job(st, owner), st[t + T_UNIT]):
+        _wake_thread(st, owner, WAIT_EVENTS, REAP, now)
+    if st[q + G_WAITERS]:
+        _wake_waiter(st, q, now)
 
 
 @kernel
-def _wake_sleepers(st, q, owner, now):
-    """Wake the owner's thread if it has enough events, and one thread that waits for a tag."""
-    enough = st[owner + J_DONE_COUNT] >= min(
-        st[owner + J_REAP_MIN], _in_flight(st, owner) - st[owner + J_PREPARED_COUNT]
-    )
-    if enough:
-        _wake_thread(st, owner, WAIT_EVENTS, REAP, now)
-    if st[q + G_WAITERS]:
-        slot = st[u64(st[q + G_WAITER_LIST]) + u64(st[q + G_WAITER_HEAD])]
-        st[q + G_WAITER_HEAD] = (st[q + G_WAITER_HEAD] + 1) % st[q + G_WAITER_ROOM]
-        st[q + G_WAITERS] -= 1
-        _wake_thread(st, _base_of(st, slot), WAIT_TAG, ENTER, now)
+def _wake_waiter(st, q, now):
+    """sbitmap_queue_clear(): the thread that has waited longest for a tag goes on."""
+    head = st[q + G_WAITER_HEAD]
+    slot = st[u64(st[q + G_WAITER_LIST]) + u64(head)]
+    st[q + G_WAITER_HEAD] = _wrapped(head + 1, st[q + G_WAITER_ROOM])
+    st[q + G_WAITERS] -= 1
+    _wake_thread(st, _base_of(st, slot), WAIT_TAG, ENTER, now)
 
 
 @kernel
@@ -641,7 +507,10 @@ def _wake_thread(st, v, asleep, runs, now):
 
 @kernel
 def _drain(mem, lines, st, tr, v, now):
-    """One turn of virtscsi_vq_done()'s inner loop: finish the last command, get the next."""
+    """One turn of virtscsi_vq_done()'s inner loop: finish the last command, get the next.
+
+    Where there is none: virtqueue_enable_cb(), first half.
+    """
     q = u64(st[v + V_HANDLER_QUEUE])
     core = st[v + V_CORE]
     if st[v + V_FINISHING] >= 0:
@@ -649,8 +518,10 @@ def _drain(mem, lines, st, tr, v, now):
         st[v + V_FINISHING] = -1
     tag = vring.get_buf(mem, lines, st, u64(st[q + G_DRIVER]), core)
     if tag < 0:
-        st[v + A_STATE] = ENABLE
+        vring.enable_cb_prepare(mem, lines, st, u64(st[q + G_DRIVER]), core)
+        st[v + A_STATE] = RECHECK
         return _hold(lines, st, v, q, now)
+    st[v + A_STATE] = DRAIN
     t = _tag(st, q, tag)
     row = u64(st[t + T_ROW])
     header = st[q + G_HEADERS] + st[q + G_HEADER_STRIDE] * tag
@@ -670,23 +541,13 @@ def _drain(mem, lines, st, tr, v, now):
 
 
 @kernel
-def _enable(mem, lines, st, v, now):
-    """virtqueue_enable_cb(), first half: ask for the next interrupt."""
-    q = u64(st[v + V_HANDLER_QUEUE])
-    vring.enable_cb_prepare(mem, lines, st, u64(st[q + G_DRIVER]), st[v + V_CORE])
-    st[v + A_STATE] = RECHECK
-    return _hold(lines, st, v, q, now)
-
-
-@kernel
-def _recheck(mem, lines, st, v, now):
+def _recheck(mem, lines, st, tr, v, now):
     """virtqueue_enable_cb(), second half: has the device been quicker (barrier D)?"""
     q = u64(st[v + V_HANDLER_QUEUE])
     d, core = u64(st[q + G_DRIVER]), st[v + V_CORE]
     if vring.more_used(mem, lines, st, d, core):
         vring.disable_cb(mem, lines, st, d, core)
-        st[v + A_STATE] = DRAIN
-        return _hold(lines, st, v, q, now)
+        return _drain(mem, lines, st, tr, v, now)
     delay = _hold(lines, st, v, q, now)
     st[v + A_STATE] = RETURN
     return delay + st[K_IRQ_RETURN]
@@ -731,7 +592,7 @@ def _enter_handler(st, v):
     """Take the vector that has waited longest."""
     head = st[v + V_PENDING_HEAD]
     q = st[u64(st[v + V_PENDING_LIST]) + u64(head)]
-    st[v + V_PENDING_HEAD] = (head + 1) % st[v + V_QUEUES]
+    st[v + V_PENDING_HEAD] = _wrapped(head + 1, st[v + V_QUEUES])
     st[v + V_PENDING_COUNT] -= 1
     st[u64(q) + G_VECTOR_PENDING] = 0
     st[v + V_HANDLER_QUEUE] = q
@@ -788,7 +649,7 @@ def raise_vector(st, q, now):
         return False
     v = u64(st[q + G_VCPU])
     st[q + G_VECTOR_PENDING] = 1
-    tail = (st[v + V_PENDING_HEAD] + st[v + V_PENDING_COUNT]) % st[v + V_QUEUES]
+    tail = _wrapped(st[v + V_PENDING_HEAD] + st[v + V_PENDING_COUNT], st[v + V_QUEUES])
     st[u64(st[v + V_PENDING_LIST]) + u64(tail)] = np.int64(q)
     st[v + V_PENDING_COUNT] += 1
     wake(st, st[v + V_SLOT], now)
@@ -796,12 +657,11 @@ def raise_vector(st, q, now):
 
 
 @kernel
-def start_job(st, v, now):
-    """Control plane: the job's thread starts at `now`."""
-    st[v + J_STARTED] = now + 1
-    st[v + J_STOP_AT] = NEVER if st[v + J_RUNTIME] >= NEVER else now + st[v + J_RUNTIME]
-    st[v + J_NEXT_ARRIVAL] = now
-    st[v + A_STATE] = FIO
+def start_job(st, v, j, now):
+    """Control plane: the thread of job `j` starts on vCPU `v` at `now`."""
+    st[v + V_JOB] = np.int64(j)
+    app.start(st, j, now)
+    st[v + A_STATE] = CALL
     st[v + V_RESUME_AT] = now
     wake(st, st[v + V_SLOT], now)
 
@@ -816,43 +676,41 @@ def _act(mem, lines, st, tr, v, now):
         return _add(mem, lines, st, tr, v, now)
     if state == KICK:
         return _kick(mem, lines, st, tr, v, now)
-    if state == EXIT:
-        return _exit(st, tr, v, now)
     if state == ENTER:
         return _after_add(st, tr, v, now, 0, False)
-    if state == FIO:
-        return _fio(mem, lines, st, tr, v, now)
+    if state == CALL:
+        return _call(lines, st, tr, v, now)
     if state == REAP:
         return _reap(st, tr, v, now)
     if state == IRQ:
-        return _irq(mem, lines, st, v, now)
-    if state == ENABLE:
-        return _enable(mem, lines, st, v, now)
+        return _irq(mem, lines, st, tr, v, now)
     if state == RECHECK:
-        return _recheck(mem, lines, st, v, now)
+        return _recheck(mem, lines, st, tr, v, now)
     if state == RETURN:
         return _return(st, tr, v, now)
     if state == SLEEP:
-        st[v + A_STATE] = FIO
+        st[v + A_STATE] = CALL
         return 0
     return NEVER  # asleep until woken
 
 
 @kernel
 def step(mem, lines, st, tr, v, now):
-    """One step of a vCPU."""
-    state = st[v + A_STATE]
-    open_to_irq = state in (FIO, ADD, REAP) or _is_asleep(state)
-    if st[v + V_PENDING_COUNT] and not st[v + V_IN_HANDLER] and open_to_irq:
-        delay = _preempt(st, v, now)
-    elif now < st[v + V_RESUME_AT]:
-        return st[v + V_RESUME_AT]  # woken for a vector that must wait
-    else:
-        delay = _act(mem, lines, st, tr, v, now)
+    """One step of a vCPU: an action, and those behind it that take no time and concern nobody."""
+    while True:
+        state = st[v + A_STATE]
+        open_to_irq = state in (CALL, ADD, REAP) or _is_asleep(state)
+        if st[v + V_PENDING_COUNT] and not st[v + V_IN_HANDLER] and open_to_irq:
+            delay = _preempt(st, v, now)
+        elif now < st[v + V_RESUME_AT]:
+            return st[v + V_RESUME_AT]  # woken for a vector that must wait
+        else:
+            delay = _act(mem, lines, st, tr, v, now)
+        st[v + V_RESUME_AT] = now + delay if delay < NEVER else NEVER
+        if delay != 0 or st[v + A_STATE] not in (CALL, REAP, ADD, ENTER):
+            break
     if delay >= NEVER:
-        st[v + V_RESUME_AT] = NEVER
         return NEVER
     if not _is_asleep(st[v + A_STATE]):
         st[v + A_BUSY] += delay
-    st[v + V_RESUME_AT] = now + delay
     return now + delay

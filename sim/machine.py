@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sim import agents, backend, crossing, guest, memory, record, rng, se_cmd, target, vring
+from sim import agents, app, backend, crossing, guest, memory, record, rng, se_cmd, target, vring
 from sim.agents import NEVER
 from sim.config import Config, Workload
 from sim.costs import Costs
@@ -30,14 +30,14 @@ HEADER_OFFSET = 8
 
 @dataclass(frozen=True, kw_only=True)
 class JobPlan:
-    """One clone of a job: on which vCPU it runs, in which phase, and its words in the stretch."""
+    """One clone of a job: on which vCPU it runs, in which phase, and where its stretch begins."""
 
     number: int
     job: int  # index in config.jobs
     phase: int
     vcpu: int
     workload: Workload
-    words: Words
+    base: int
 
 
 @dataclass(kw_only=True)
@@ -82,10 +82,8 @@ class Machine:
         started = 0
         for plan in self.plans:
             if plan.phase == phase:
-                base = self.bases[plan.vcpu]
-                first = base + int(guest.J_NUMBER)
-                self.st[first : first + plan.words.size] = plan.words
-                guest.start_job(self.st, np.uint64(base), now)
+                vcpu, job = np.uint64(self.bases[plan.vcpu]), np.uint64(plan.base)
+                guest.start_job(self.st, vcpu, job, now)
                 started += 1
         return started
 
@@ -191,8 +189,8 @@ class _Builder:
         st[agents.LOG_TABLE : agents.LOG_TABLE + 1025] = rng.log_table()
         mem = np.zeros(-(-self.bytes.used // PAGE_SIZE) * PAGE_SIZE, dtype=np.uint8)
         cores = self.vcpus + 1
-        limits = [int(plan.words[int(guest.J_LIMIT - guest.J_NUMBER)]) for plan in plans]
-        rows = sum(limit for limit in limits if limit < NEVER) or 1 << 16
+        limits = [plan.workload.io_limit for plan in plans]
+        rows = sum(limit for limit in limits if limit is not None) or 1 << 16
         margin = 2 * self.depth * self.vcpus + 64
         machine = Machine(
             mem=mem,
@@ -387,38 +385,37 @@ class _Builder:
         rate = 0 if work.rate_iops is None else -(-hz // work.rate_iops)
         runtime = NEVER if work.runtime is None else ns_to_cycles(work.ramp_time + work.runtime, hz)
         values = (
-            (guest.J_NUMBER, number),
-            (guest.J_URING, int(work.ioengine == 'io_uring')),
-            (guest.J_WRITE_PERCENT, percent),
-            (guest.J_RANDOM, int(work.rw.startswith('rand'))),
-            (guest.J_RANDOM_MAP, int(not work.norandommap)),
-            (guest.J_BLOCKS, work.bs // 512),
-            (guest.J_SEGMENTS, -(-work.bs // PAGE_SIZE)),
-            (guest.J_REGION, size // work.bs),
-            (guest.J_DEPTH, depth),
-            (guest.J_BATCH, work.iodepth_batch_submit),
-            (guest.J_REAP_MIN, work.iodepth_batch_complete_min),
-            (guest.J_REAP_MAX, work.iodepth_batch_complete_max),
-            (guest.J_LIMIT, NEVER if work.io_limit is None else work.io_limit),
-            (guest.J_RUNTIME, runtime),
-            (guest.J_THINK, ns_to_cycles(work.thinktime, hz)),
-            (guest.J_RATE, rate),
-            (guest.J_POISSON, int(work.rate_process == 'poisson')),
-            (guest.J_KEY_PLACE, rng.stream_key(seed, f'job{job}.{clone}.place')),
-            (guest.J_KEY_MIX, rng.stream_key(seed, f'job{job}.{clone}.mix')),
-            (guest.J_KEY_ARRIVAL, rng.stream_key(seed, f'job{job}.{clone}.arrival')),
-            (guest.J_FREE_COUNT, depth),
-            (guest.J_FREE_LIST, free),
-            (guest.J_PREPARED_LIST, self.words.take(depth)),
-            (guest.J_DONE_LIST, self.words.take(depth)),
-            (guest.J_UNITS, self.words.take(int(guest.UNIT_WORDS) * depth)),
+            (app.J_NUMBER, number),
+            (app.J_QUEUE, vcpu % self.queues),
+            (app.J_URING, int(work.ioengine == 'io_uring')),
+            (app.J_WRITE_PERCENT, percent),
+            (app.J_RANDOM, int(work.rw.startswith('rand'))),
+            (app.J_RANDOM_MAP, int(not work.norandommap)),
+            (app.J_BLOCKS, work.bs // 512),
+            (app.J_SEGMENTS, -(-work.bs // PAGE_SIZE)),
+            (app.J_REGION, size // work.bs),
+            (app.J_DEPTH, depth),
+            (app.J_BATCH, work.iodepth_batch_submit),
+            (app.J_REAP_MIN, work.iodepth_batch_complete_min),
+            (app.J_REAP_MAX, work.iodepth_batch_complete_max),
+            (app.J_LIMIT, NEVER if work.io_limit is None else work.io_limit),
+            (app.J_RUNTIME, runtime),
+            (app.J_THINK, ns_to_cycles(work.thinktime, hz)),
+            (app.J_RATE, rate),
+            (app.J_POISSON, int(work.rate_process == 'poisson')),
+            (app.J_KEY_PLACE, rng.stream_key(seed, f'job{job}.{clone}.place')),
+            (app.J_KEY_MIX, rng.stream_key(seed, f'job{job}.{clone}.mix')),
+            (app.J_KEY_ARRIVAL, rng.stream_key(seed, f'job{job}.{clone}.arrival')),
+            (app.J_FREE_COUNT, depth),
+            (app.J_FREE_LIST, free),
+            (app.J_PREPARED_LIST, self.words.take(depth)),
+            (app.J_DONE_LIST, self.words.take(depth)),
+            (app.J_UNITS, self.words.take(int(app.UNIT_WORDS) * depth)),
         )
-        words = np.zeros(guest.VCPU_WORDS - int(guest.J_NUMBER), dtype=np.int64)
+        base = self.words.take(app.JOB_WORDS)
         for name, value in values:
-            words[int(name - guest.J_NUMBER)] = value
-        return JobPlan(
-            number=number, job=job, phase=phase, vcpu=vcpu, workload=work, words=words
-        )
+            self.put(base, name, value)
+        return JobPlan(number=number, job=job, phase=phase, vcpu=vcpu, workload=work, base=base)
 
 
 def states_of(kind: int) -> list[str]:

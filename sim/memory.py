@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import llvmlite.ir as ir
+import numba
 import numpy as np
 import numpy.typing as npt
 from numba import types
@@ -58,8 +59,10 @@ def _accessors(bits: int) -> tuple[Any, Any]:
     numba_type = getattr(types, f'int{max(bits, 64)}')
 
     def address(context, builder, signature, args):
-        array = context.make_array(signature.args[0])(context, builder, args[0])
-        return builder.bitcast(builder.gep(array.data, [args[1]]), word.as_pointer())
+        data = args[0]
+        if not isinstance(signature.args[0], types.CPointer):
+            data = context.make_array(signature.args[0])(context, builder, data).data
+        return builder.bitcast(builder.gep(data, [args[1]]), word.as_pointer())
 
     @intrinsic
     def load(typing_context, array, index):
@@ -96,6 +99,23 @@ def _plain_accessors(bits: int) -> tuple[Any, Any]:
 
     return load, store
 
+
+@intrinsic
+def _data_pointer(typing_context, array):
+    def generate(context, builder, signature, args):
+        return context.make_array(signature.args[0])(context, builder, args[0]).data
+
+    return types.CPointer(array.dtype)(array), generate
+
+
+def _same(array):
+    return array
+
+
+# What a kernel hands down to other kernels instead of an array: the bare pointer, one machine word
+# where an array is seven, which is most of the price of a call. It is indexed like the array; it
+# has no size and no bounds, so a checked run (NUMBA_BOUNDSCHECK=1) and plain Python keep the array.
+bare = _data_pointer if JIT and not numba.config.BOUNDSCHECK else kernel(_same)
 
 _make = _accessors if JIT else _plain_accessors
 load16, store16 = _make(16)
