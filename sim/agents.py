@@ -12,13 +12,22 @@ import numpy as np
 from sim.jit import kernel
 
 u64 = np.uint64
+ONE, TWO = u64(1), u64(2)
 
 NEVER = 1 << 62
+
+# An agent's entry on the calendar: time << SLOT_BITS | slot, so that the least entry says who comes
+# first, in time and then in slot order; IDLE while the agent waits to be woken. The clock therefore
+# ends at 2**47 cycles, 15 hours at 2.6 GHz.
+SLOT_BITS = 16
+SLOT_MASK = (1 << SLOT_BITS) - 1
+IDLE = (1 << 63) - 1
+CLOCK_END = (1 << 47) - 1
 
 # The head of the world.
 (
     H_SLOTS,  # how many agents
-    H_DUE,  # offset of due[slot]: when the agent runs next
+    H_DUE,  # offset of the calendar: an entry per slot, then the levels above (sim.engine)
     H_KIND,  # offset of kind[slot]
     H_BASE,  # offset of base[slot]: where its stretch begins
     H_WOKEN,  # offset of the list of slots woken since the scheduler last looked
@@ -97,17 +106,67 @@ A_STEPS = u64(2)
 A_FIELDS = 3  # an agent's own fields begin here
 
 
-@kernel
+@kernel(inline=True)
 def wake(st, slot, time):
     """Make agent `slot` run at `time`, if it would not run earlier anyway."""
-    due = u64(st[H_DUE]) + u64(slot)
-    if time < st[due]:
-        st[due] = time
+    entry = u64(st[H_DUE]) + u64(slot)
+    key = (min(time, CLOCK_END) << SLOT_BITS) | slot
+    if key < st[entry]:
+        st[entry] = key
         st[u64(st[H_WOKEN]) + u64(st[H_WOKEN_COUNT])] = slot
         st[H_WOKEN_COUNT] += 1
 
 
+# The calendar as a tree with eight branches: the entries of the slots, then the least of each eight
+# of them, and so on until eight or fewer are left. One cache line per level, and none at all to
+# keep up to date where there are at most eight agents.
+EIGHT, THREE = u64(8), u64(3)
+
+
+def calendar_words(slots: int) -> int:
+    """How many words the entries of `slots` agents and the levels above them take."""
+    size = -(-slots // 8) * 8
+    return size if size <= 8 else size + calendar_words(size // 8)
+
+
+@kernel(inline=True)
+def least_of_eight(st, at):
+    """The least of the eight words from `at` on."""
+    low = min(min(st[at], st[at + ONE]), min(st[at + TWO], st[at + u64(3)]))
+    high = min(min(st[at + u64(4)], st[at + u64(5)]), min(st[at + u64(6)], st[at + u64(7)]))
+    return min(low, high)
+
+
+@kernel(inline=True)
+def padded(size):
+    """`size` (uint64) rounded up to a multiple of eight."""
+    return ((size + u64(7)) >> THREE) << THREE
+
+
 @kernel
+def top_of_calendar(st):
+    """Where the highest level stands."""
+    level, size = u64(st[H_DUE]), padded(u64(st[H_SLOTS]))
+    while size > EIGHT:
+        level += size
+        size = padded(size >> THREE)
+    return level
+
+
+@kernel(inline=True)
+def renew(st, slot):
+    """The entry of `slot` has changed: carry it up through the levels."""
+    level, size = u64(st[H_DUE]), padded(u64(st[H_SLOTS]))
+    index = u64(slot) >> THREE
+    while size > EIGHT:
+        upper = level + size
+        st[upper + index] = least_of_eight(st, level + (index << THREE))
+        level = upper
+        size = padded(size >> THREE)
+        index = index >> THREE
+
+
+@kernel(inline=True)
 def note_step(st, slot, now, state):
     """Fold one step into the digest (FNV-1a over 64-bit words)."""
     word = (u64(now) << u64(24)) ^ (u64(slot) << u64(8)) ^ u64(state)

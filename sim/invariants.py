@@ -85,8 +85,9 @@ def nothing_left(machine: Machine) -> list[str]:
             broken.append(f'end: queue {index} still holds {num - free} tags')
     due = int(st[int(agents.H_DUE)])
     for slot, name in enumerate(machine.names):
-        if st[due + slot] != agents.NEVER:
-            broken.append(f'end: {name} still wants to run at cycle {st[due + slot]}')
+        if st[due + slot] != agents.IDLE:
+            cycle = st[due + slot] >> agents.SLOT_BITS
+            broken.append(f'end: {name} still wants to run at cycle {cycle}')
     for slot in machine.slots_of(agents.WORKER):
         if machine.field(machine.bases[slot], backend.B_RING_ERRORS):
             broken.append(f'ring: {machine.names[slot]} met malformed descriptors')

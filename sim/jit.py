@@ -13,6 +13,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,12 @@ CACHE_DIR = _point_numba_at_its_cache()
 JIT = not numba.config.DISABLE_JIT
 
 
-def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile `function` on its first call, cache it on disk, count no references."""
-    compiled: Callable[..., Any] = numba.njit(cache=True, _nrt=False)(function)
-    return compiled
+def kernel(function: Callable[..., Any] | None = None, *, inline: bool = False) -> Any:
+    """Compile `function` on its first call, cache it on disk, count no references.
+
+    `@kernel(inline=True)` puts the compiled code into every caller: for what has one caller on the
+    hot path, or is smaller than a call.
+    """
+    if function is None:
+        return partial(kernel, inline=inline)
+    return numba.njit(cache=True, forceinline=inline, _nrt=False)(function)

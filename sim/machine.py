@@ -164,12 +164,14 @@ class _Builder:
 
     def _assemble(self, kinds: list[int], bases: list[int], plans: list[JobPlan]) -> Machine:
         slots = len(kinds)
-        due, kind, base = (self.words.take(slots) for _ in range(3))
+        calendar = agents.calendar_words(slots)
+        due = self.words.take(calendar, 8)  # one level of eight entries is one cache line
+        kind, base = self.words.take(slots), self.words.take(slots)
         woken = self.words.take(64 * slots)  # a slot may be woken more than once in a stretch
         st = np.zeros(self.words.used, dtype=np.int64)
         for offset, value in self.writes:
             st[offset] = value
-        st[due : due + slots] = NEVER
+        st[due : due + calendar] = agents.IDLE
         st[kind : kind + slots] = kinds
         st[base : base + slots] = bases
         heads = (

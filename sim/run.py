@@ -16,7 +16,7 @@ import sim
 from sim import agents, costs, invariants, machine, record
 from sim.analysis import frame
 from sim.config import Config, load
-from sim.engine import SimpyEngine
+from sim.engine import ENGINES, Engine
 from sim.errors import ConfigError
 from sim.jit import MODEL_DIGEST
 
@@ -82,7 +82,7 @@ def run(
     began = time.perf_counter()
     table = costs_override or costs.of_config(config)
     world = machine.build(config, table, record_requests=record_requests)
-    engine = SimpyEngine(world)
+    engine = ENGINES[config.run.engine](world)
     Phases(engine, config)
     engine.run()
     wall_seconds = time.perf_counter() - began
@@ -106,7 +106,7 @@ NO_METRIC = ('config', 'wall_seconds', 'wall_io_per_second')
 class Phases:
     """Control: starts the jobs of a phase together, the next phase when all of them are done."""
 
-    def __init__(self, engine: SimpyEngine, config: Config) -> None:
+    def __init__(self, engine: Engine, config: Config) -> None:
         self.engine = engine
         self.left = 0
         self.phase = -1
@@ -143,7 +143,7 @@ def digest_of(world: machine.Machine) -> str:
 def _report(
     config: Config,
     world: machine.Machine,
-    engine: SimpyEngine,
+    engine: Engine,
     requests: pd.DataFrame,
     violations: list[str],
     wall_seconds: float,
@@ -179,7 +179,7 @@ def _report(
         'requests_per_kick': completed / count['kicks'] if count['kicks'] else 0.0,
         'requests_per_interrupt': completed / count['interrupts'] if count['interrupts'] else 0.0,
         **count,
-        'engine_events': engine.resumptions,
+        'engine_calls': engine.calls,
         'busy': busy,
         'lines': lines,
         'line_transfers_per_request': (

@@ -81,7 +81,7 @@ def test_watching_changes_nothing():
     watched = run(workload=work, target=EXPONENTIAL)
     alone = run(workload=work, target=EXPONENTIAL, check=False, record_requests=False)
     assert alone.requests.empty
-    for key in ('steps', 'engine_events', 'kicks', 'interrupts', 'simulated_seconds', 'lines'):
+    for key in ('steps', 'engine_calls', 'kicks', 'interrupts', 'simulated_seconds', 'lines'):
         assert watched.report[key] == alone.report[key]
 
 

@@ -14,7 +14,7 @@ from sim import costs, invariants, machine, record
 from sim.__main__ import main
 from sim.analysis import frame
 from sim.config import load
-from sim.engine import SimpyEngine
+from sim.engine import CompiledEngine, SimpyEngine
 from sim.run import Phases, run
 from sim.sweep import load_report, sweep
 

@@ -198,7 +198,7 @@ class Run:
     """How the simulator works; the engine does not change the results."""
 
     engine: str = key(
-        'simpy', 'choice', 'the scheduler', choices=('simpy', 'compiled'), only=('simpy',)
+        'compiled', 'choice', 'the scheduler', choices=('simpy', 'compiled')
     )
     seed: int = key(1, 'int', 'seed of every random stream')
     record: str = key(
