@@ -72,7 +72,7 @@ def run_engine(number_ios: int) -> dict[str, float]:
     steps = int(world.st[int(machine.agents.H_STEPS)])
     return {
         'io_per_second': number_ios / wall,
-        'events_per_io': engine.resumptions / number_ios,
+        'events_per_io': engine.calls / number_ios,
         'steps_per_io': steps / number_ios,
-        'us_per_event': wall / engine.resumptions * 1e6,
+        'us_per_event': wall / engine.calls * 1e6,
     }

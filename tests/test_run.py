@@ -31,7 +31,7 @@ def finished(**sections):
     """A machine after its run, for the checkers."""
     config = load(**sections)
     world = machine.build(config, costs.of_config(config))
-    engine = SimpyEngine(world)
+    engine = CompiledEngine(world)
     Phases(engine, config)
     engine.run()
     return world

@@ -1,0 +1,145 @@
+"""Two schedulers, one behaviour: the same digest, whatever is simulated."""
+
+import os
+
+import pytest
+import simpy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sim import agents, costs, machine
+from sim.config import ConfigError, load
+from sim.engine import ENGINES, CompiledEngine
+from sim.run import Phases, digest_of, run
+
+# A hundred configs in CI; on a second Python, with the smoke profile, ten.
+CONFIGS = 10 if os.environ.get('HYPOTHESIS_PROFILE') == 'smoke' else 100
+
+
+def engine_of(config, name='compiled'):
+    """An engine with its machine and its phases, ready to run."""
+    world = machine.build(config, costs.of_config(config))
+    engine = ENGINES[name](world)
+    Phases(engine, config)
+    return engine
+
+
+def digest(config, name, control=None):
+    engine = engine_of(config, name)
+    if control is not None:
+        engine.env.process(control(engine.env))
+    engine.run()
+    return digest_of(engine.machine)
+
+
+@st.composite
+def configs(draw):
+    """Small runs of every kind that the model knows."""
+    depth = draw(st.integers(1, 40))
+    bs = draw(st.sampled_from([512, 4096, 16384, 65536]))
+    kind = draw(st.sampled_from(['null', 'constant', 'exponential', 'lanes']))
+    target = {'kind': kind}
+    if kind != 'null':
+        target |= {'service': f'{draw(st.integers(1, 90))}us', 'lanes': draw(st.integers(1, 9))}
+    if kind == 'lanes':
+        target['serial'] = f'{draw(st.integers(0, 9))}us'
+    workload = {
+        'number_ios': draw(st.integers(1, 60)),
+        'rw': draw(st.sampled_from(['randread', 'randrw', 'write', 'read'])),
+        'bs': bs,
+        'size': draw(st.sampled_from(['1m', '64m'])),
+        'iodepth': depth,
+        'iodepth_batch_submit': draw(st.integers(1, depth)),
+        'iodepth_batch_complete_min': draw(st.integers(1, depth)),
+        'iodepth_batch_complete_max': depth,
+        'ioengine': draw(st.sampled_from(['libaio', 'io_uring'])),
+        'numjobs': draw(st.integers(1, 4)),
+        'thinktime': draw(st.sampled_from([0, 0, 7])),
+    }
+    if draw(st.booleans()):
+        process = draw(st.sampled_from(['linear', 'poisson']))
+        workload |= {'rate_iops': 50_000, 'rate_process': process}
+    return load(
+        workload=workload,
+        device={
+            'num_queues': draw(st.integers(1, 4)),
+            'virtqueue_size': draw(st.sampled_from([32, 128])),
+            'event_idx': draw(st.booleans()),
+            'indirect_desc': draw(st.booleans()),
+            'cmd_per_lun': draw(st.sampled_from([3, 128])),
+        },
+        guest={'halt_poll_ns': draw(st.sampled_from([0, 200_000]))},
+        target=target,
+        run={'seed': draw(st.integers(0, 2**32))},
+    )
+
+
+@settings(max_examples=CONFIGS)
+@given(configs())
+def test_both_engines_make_the_same_history(config):
+    assert digest(config, 'compiled') == digest(config, 'simpy')
+
+
+@settings(max_examples=CONFIGS // 5)
+@given(configs(), st.integers(1, 200_000))
+def test_a_hand_over_at_any_interval_changes_nothing(config, cycles):
+    def look_in(env):
+        for _ in range(300):
+            yield env.timeout(cycles)
+
+    undisturbed = digest(config, 'compiled')
+    assert digest(config, 'compiled', look_in) == undisturbed
+    assert digest(config, 'simpy', look_in) == undisturbed
+
+
+def watch(engine, log):
+    """A control process that looks every 977 cycles: time, steps so far, time of the last one."""
+    for _ in range(2000):
+        yield engine.env.timeout(977)
+        state = engine.machine.st
+        log.append((engine.env.now, int(state[int(agents.H_STEPS)]), int(state[int(agents.H_NOW)])))
+
+
+def test_control_comes_before_the_agents_of_its_time():
+    seen = {}
+    for name in ENGINES:
+        config = load(workload={'iodepth': 4, 'number_ios': 50})
+        engine = engine_of(config, name)
+
+        seen[name] = []
+        engine.env.process(watch(engine, seen[name]))
+        engine.run()
+    assert seen['compiled'] == seen['simpy']
+    assert all(last < now for now, steps, last in seen['compiled'] if steps)
+
+
+def test_the_compiled_engine_is_called_once_per_control_event_and_not_per_step():
+    report = run(workload={'iodepth': 8, 'number_ios': 5000}).report
+    assert report['steps'] > 50_000
+    assert report['engine_calls'] < 10
+
+
+@pytest.mark.parametrize('name', sorted(ENGINES))
+def test_a_run_that_outlasts_the_clock_is_refused_and_not_wrapped(name):
+    config = load(workload={'iodepth': 1, 'number_ios': 3, 'thinktime': '23h'})
+    with pytest.raises(ConfigError, match='end of the clock'):
+        engine_of(config, name).run()
+
+
+@pytest.mark.parametrize('vcpus', [1, 3, 8, 40])
+def test_the_calendar_finds_the_first_of_any_number_of_agents(vcpus):
+    config = load(workload={'numjobs': vcpus, 'iodepth': 2, 'number_ios': 20})
+    assert digest(config, 'compiled') == digest(config, 'simpy')
+
+
+def test_an_error_of_a_control_process_reaches_the_caller():
+    engine = engine_of(load(workload={'number_ios': 10}))
+
+    def broken(env: simpy.Environment):
+        yield env.timeout(1000)
+        raise RuntimeError('of the control process')
+
+    engine.env.process(broken(engine.env))
+    with pytest.raises(RuntimeError, match='control process'):
+        engine.run()
+    assert isinstance(engine, CompiledEngine)
