@@ -1,8 +1,9 @@
 """Two schedulers of one model: they drive the agents' step functions, and SimPy owns control.
 
-`SimpyEngine`: every agent is a SimPy process that waits for its time or its wake event and calls its
-compiled step. `CompiledEngine`: one compiled loop over the calendar performs the steps of all agents
-up to SimPy's next event, or to a notice that a step leaves for the control plane, and hands back.
+`SimpyEngine`: every agent is a SimPy process that waits for its time or its wake event and calls
+its compiled step. `CompiledEngine`: one compiled loop over the calendar performs the steps of all
+agents up to SimPy's next event, or to a notice that a step leaves for the control plane, and hands
+back.
 
 In both the least of (time, slot) comes next, control comes before the agents of its time, and the
 same steps are performed at the same times: the digest of the events is the same, bit for bit.
