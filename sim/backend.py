@@ -87,7 +87,7 @@ WORKER_WORDS = A_FIELDS + 17
     Q_BACKEND,  # 1 while an endpoint is set
     Q_SIGNALS,
     Q_SIGNALS_SUPPRESSED,
-    Q_AHEAD_MAX,  # largest avail.idx - last_avail seen
+    Q_AHEAD_MAX,  # largest avail.idx - last_avail seen (packed rings have no such index: 1)
 ) = map(u64, range(17))
 HOST_QUEUE_WORDS = 17
 
@@ -278,8 +278,7 @@ def _fetch(mem, lines, st, tr, b, now):
     if tr[row + record.R_KICK] > now + 1:  # quicker than the kick that was on its way
         tr[row + record.R_KICK] = tr[row + record.R_AVAIL]
         tr[row + record.R_KICK_ID] = 0
-    ahead = (st[device + vring.V_AVAIL_IDX] - st[device + vring.V_LAST_AVAIL] + 1) & 0xFFFF
-    st[q + Q_AHEAD_MAX] = max(st[q + Q_AHEAD_MAX], ahead)
+    st[q + Q_AHEAD_MAX] = max(st[q + Q_AHEAD_MAX], vring.backlog(st, device) + 1)
     return _request(mem, lines, st, tr, b, q, head, row) + take_cycles(lines, core)
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from sim import scsi, vring
 from sim.config import Config
 from sim.errors import ConfigError
+from sim.layout import F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1
 from sim.memory import new_lines, take_cycles, touch_load
 
 u64 = np.uint64
@@ -178,16 +179,19 @@ def reference_lines(prices: tuple[int, int, int, int], num: int = 128) -> Refere
     avail, header, table, data = desc + 16 * num, 0x10008, 0x11000, 0x20000
     mem = np.zeros(0x22000, dtype=np.uint8)
     lines = new_lines(mem.size, 2, prices)
-    st = np.zeros(vring.driver_words(num) + 64, dtype=np.int64)
-    d, v, b = u64(64), u64(0), u64(16)
-    vring.driver_init(st, d, num, desc, avail, used_at, 1, 1)
-    vring.device_init(mem, st, v, num, desc, avail, used_at, 1, 0)
+    d, v = u64(16), u64(16 + vring.driver_words(num))
+    b = u64(0)
+    st = np.zeros(int(v) + vring.device_words(num), dtype=np.int64)
+    features = 1 << F_VERSION_1 | 1 << F_INDIRECT_DESC | 1 << F_EVENT_IDX
+    vring.driver_init(st, d, num, desc, avail, used_at, features)
+    base, kernel_vhost = vring.fresh_base(features), vring.KERNEL_VHOST
+    vring.device_init(mem, st, v, num, desc, avail, used_at, features, base, kernel_vhost)
     sums = np.zeros(4, dtype=np.int64)
     for turn in range(2 * num):
         if turn == num:
             sums[:] = 0
         scsi.write_request(mem, lines, 0, header, 0, 0, header, 0, 8 * turn, 8)
-        st[16:26] = [1, 2, 0, 0, header, 51, header + 59, 108, data, 4096]
+        st[:10] = [1, 2, 0, 0, header, 51, header + 59, 108, data, 4096]
         vring.add(mem, lines, st, d, 0, b, 0, table)
         vring.kick_prepare(mem, lines, st, d, 0)
         sums[0] += take_cycles(lines, 0)

@@ -1,8 +1,9 @@
 """Byte offsets and constants of virtio, virtio-scsi and vhost, as the headers have them.
 
-Sources: virtio 1.x "Split Virtqueues" and "SCSI Host Device"; Linux include/uapi/linux/
-{virtio_ring,virtio_scsi,vhost}.h, drivers/vhost/scsi.c. All virtio fields are little-endian, all
-SCSI fields big-endian. Offsets that kernels (see sim.jit) add to guest addresses are `uint64`.
+Sources: virtio 1.x "Split Virtqueues", "Packed Virtqueues" and "SCSI Host Device"; Linux
+include/uapi/linux/{virtio_ring,virtio_scsi,vhost}.h, drivers/vhost/scsi.c. All virtio fields are
+little-endian, all SCSI fields big-endian. Offsets that kernels (see sim.jit) add to guest addresses
+are `uint64`.
 """
 
 import numpy as np
@@ -18,6 +19,19 @@ F_NEXT = 1
 F_WRITE = 2
 F_INDIRECT = 4
 
+# Packed descriptor, 16 bytes: addr le64, len le32, id le16, flags le16; its AVAIL and USED bits say
+# whose it is. Event suppression structure, 4 bytes: off_wrap le16 (bit 15 wrap), flags le16.
+PACKED_ID = u64(12)
+PACKED_FLAGS = u64(14)
+F_AVAIL = 0x0080
+F_USED = 0x8000
+EVENT_OFF_WRAP = u64(0)
+EVENT_FLAGS = u64(2)
+EVENT_SIZE = 4
+EVENT_F_ENABLE = 0
+EVENT_F_DISABLE = 1
+EVENT_F_DESC = 2
+
 # Available ring: flags le16, idx le16, ring[num] le16, used_event le16.
 AVAIL_IDX = u64(2)
 AVAIL_RING = u64(4)
@@ -29,8 +43,11 @@ USED_RING = u64(4)
 USED_ELEM_SIZE = u64(8)
 USED_F_NO_NOTIFY = 1
 
+RING_SIZE_MAX = 32768  # virtio "Virtqueues"
+STATUS_NEEDS_RESET = 64  # device status bit DEVICE_NEEDS_RESET
+
 INDIRECT_ENTRIES_MAX = 65536  # drivers/vhost/vhost.c get_indirect(): more is -E2BIG
-IOV_MAX = 1024  # UIO_MAXIOV, the iov_limit of vhost-scsi
+IOV_MAX = 1024  # UIO_MAXIOV, the iov_limit of vhost-scsi; VIRTQUEUE_MAX_SIZE in QEMU
 
 # Request header (struct virtio_scsi_cmd_req), 51 bytes with a 32-byte CDB.
 REQ_SIZE = 51
@@ -61,15 +78,24 @@ VQ_REQUEST_FIRST = 2
 
 VHOST_SCSI_WEIGHT = 256  # drivers/vhost/scsi.c: requests per run of handle_vq before it requeues
 
-# Feature bits.
-F_EVENT_IDX = 29
+# Feature bits of the ring and the transport (virtio "Reserved Feature Bits").
+F_NOTIFY_ON_EMPTY = 24
+F_ANY_LAYOUT = 27
 F_INDIRECT_DESC = 28
+F_EVENT_IDX = 29
+F_VERSION_1 = 32
+F_RING_PACKED = 34
+F_IN_ORDER = 35
+F_NOTIFICATION_DATA = 38
+F_RING_RESET = 40
 
 # errno values the ring and the backend answer with, negative as in the kernel.
+EIO = -5
 E2BIG = -7
 EFAULT = -14
 EINVAL = -22
 ENOSPC = -28
+ENOBUFS = -105
 
 PAGE_SIZE = 4096
 CACHE_LINE = 64

@@ -11,7 +11,20 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sim import agents, app, backend, crossing, guest, memory, record, rng, se_cmd, target, vring
+from sim import (
+    agents,
+    app,
+    backend,
+    crossing,
+    guest,
+    layout,
+    memory,
+    record,
+    rng,
+    se_cmd,
+    target,
+    vring,
+)
 from sim.agents import NEVER
 from sim.config import Config, Workload
 from sim.costs import Costs
@@ -148,7 +161,7 @@ class _Builder:
         self.guest_queues = [self.words.take(guest.GUEST_QUEUE_WORDS) for _ in range(self.queues)]
         self.host_queues = [self.words.take(backend.HOST_QUEUE_WORDS) for _ in range(self.queues)]
         self.drivers = [self.words.take(vring.driver_words(self.num)) for _ in range(self.queues)]
-        self.devices = [self.words.take(vring.DEVICE_WORDS) for _ in range(self.queues)]
+        self.devices = [self.words.take(vring.device_words(self.num)) for _ in range(self.queues)]
         self.lun = self.words.take(guest.LUN_WORDS)
         self.put(self.lun, guest.L_DEPTH, min(self.config.device.cmd_per_lun, self.num))
         rings = [self._queue(index) for index in range(self.queues)]
@@ -287,11 +300,19 @@ class _Builder:
 
     def _init_ring(self, machine: Machine, index: int, desc: int, avail: int, used: int) -> None:
         device = self.config.device
-        event_idx, indirect = int(device.event_idx), int(device.indirect_desc)
+        agreed = {
+            layout.F_VERSION_1: True,
+            layout.F_EVENT_IDX: device.event_idx,
+            layout.F_INDIRECT_DESC: device.indirect_desc,
+        }
+        features = sum(1 << bit for bit, on in agreed.items() if on)
         d, v = np.uint64(self.drivers[index]), np.uint64(self.devices[index])
         st, num = machine.st, self.num
-        vring.driver_init(st, d, num, desc, avail, used, event_idx, indirect)
-        vring.device_init(machine.mem, st, v, num, desc, avail, used, event_idx, 0)
+        vring.driver_init(st, d, num, desc, avail, used, features)
+        base = vring.fresh_base(features)
+        vring.device_init(
+            machine.mem, st, v, num, desc, avail, used, features, base, vring.KERNEL_VHOST
+        )
 
     def _vcpu(self, index: int) -> None:
         v = self.vcpu[index]

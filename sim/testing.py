@@ -216,9 +216,8 @@ class Driver:
         self._added = 0
         self._next_table = 0x400000
         vring.driver_init(
-            self.st, self.base, ring.num, ring.desc, ring.avail, ring.used,
-            int(ring.features & EVENT_IDX != 0), int(ring.features & INDIRECT_DESC != 0),
-        )  # fmt: skip
+            self.st, self.base, ring.num, ring.desc, ring.avail, ring.used, ring.features
+        )
 
     def words(self) -> dict[str, int]:
         """The private state that the film shows."""
@@ -331,8 +330,9 @@ class Device:
     def __init__(self, ring: Ring, last_avail: int = 0) -> None:
         self.ring = ring
         self.base = u64(0)
-        self.buffers = u64(vring.DEVICE_WORDS)
-        self.st = np.zeros(vring.DEVICE_WORDS + 4 + 2 * MAX_BUFFERS, dtype=np.int64)
+        words = vring.device_words(ring.num)
+        self.buffers = u64(words)
+        self.st = np.zeros(words + 4 + 2 * MAX_BUFFERS, dtype=np.int64)
         self.attach(last_avail)
 
     def attach(self, last_avail: int) -> None:
@@ -340,7 +340,7 @@ class Device:
         ring = self.ring
         vring.device_init(
             ring.mem, self.st, self.base, ring.num, ring.desc, ring.avail, ring.used,
-            int(ring.features & EVENT_IDX != 0), last_avail,
+            ring.features, last_avail, vring.KERNEL_VHOST,
         )  # fmt: skip
 
     def words(self) -> dict[str, int]:

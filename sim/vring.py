@@ -1,15 +1,22 @@
-"""The split virtqueue, driver side and device side, on bytes.
+"""The virtqueue, split and packed, driver side and device side, on bytes.
 
 Words used here. A *chain* is a request as the ring sees it: a list of descriptors, device-readable
-first, then device-writable. The *head* is the descriptor that the available ring names. The driver
-*publishes* a chain by moving avail.idx, the device answers by moving used.idx. Each side tells the
-other from which index on it wants to be notified: the driver writes used_event at the end of the
-available ring, the device writes avail_event at the end of the used ring.
+first, then device-writable. In a split ring its *head* is the descriptor that the available ring
+names; in a packed ring its *buffer id*: whatever stands in this module's place of a head is then
+the buffer id, and it is below the ring's size in both. The driver *publishes* a chain by moving
+avail.idx (packed: with the flags of the chain's first descriptor), the device answers by moving
+used.idx (packed: with the flags of a used descriptor). Each side tells the other from which index
+on it wants to be notified: the driver writes used_event, the device writes avail_event (packed:
+each its event suppression structure).
 
-The driver is Linux's (drivers/virtio/virtio_ring.c, split), the device is the kernel's vhost
-(drivers/vhost/vhost.c). This module knows nothing of time and nothing of SCSI. Barriers are
-lettered as they pair; between the two halves of C and of D a ring can lose a wake-up, so those
-halves are separate functions and the agents make them separate steps:
+Which ring it is, is a word of the state: the dozen operations below have the same names and the
+same arguments for both, and go to sim.vring_split or sim.vring_packed. Where a split ring has
+descriptor table, available ring and used ring, a packed ring has descriptor ring, driver event
+structure and device event structure. The driver is Linux's, the device is the kernel's vhost or
+QEMU's (`personality`). This module knows nothing of time and nothing of SCSI.
+
+Barriers are lettered as they pair; between the two halves of C and of D a ring can lose a wake-up,
+so those halves are separate functions and the agents make them separate steps:
 
     A  descriptors and avail.ring before avail.idx   | avail.idx before the descriptors
     B  used.ring before used.idx                     | used.idx before used.ring
@@ -17,92 +24,27 @@ halves are separate functions and the agents make them separate steps:
     D  used.idx, then look at used_event             | used_event, then look at used.idx
 
 A ring's private state is a stretch of int64 words in an array `st` that begins at `d` (driver) or
-`v` (device); the fields are named below. `core` is the CPU that acts, `lines` the ownership table
-of sim.memory (None: nothing is charged).
+`v` (device); sim.vring_common names the fields. `core` is the CPU that acts, `lines` the ownership
+table of sim.memory (None: nothing is charged).
 
 Buffers travel as a *buffer list* in `st` from a base on:
     [0] readable count  [1] writable count  [2] readable bytes  [3] writable bytes
     [4 + 2i] address    [5 + 2i] length of buffer i, readable ones first.
-The driver fills counts, addresses and lengths; the device's fetch fills all of it.
+The driver fills counts, addresses and lengths; the device's fetch fills all of it, up to IOV_MAX
+buffers: its list needs 4 + 2 * IOV_MAX words.
+
+Nothing here trusts memory that the other side can write: sim.vring_verdicts says what is refused.
 """
 
-import numpy as np
+# ruff: noqa: F405
 
+from sim import vring_packed as packed
+from sim import vring_split as split
 from sim.jit import kernel
-from sim.layout import (
-    AVAIL_F_NO_INTERRUPT,
-    AVAIL_IDX,
-    AVAIL_RING,
-    DESC_FLAGS,
-    DESC_LEN,
-    DESC_NEXT,
-    DESC_SIZE,
-    E2BIG,
-    EFAULT,
-    EINVAL,
-    ENOSPC,
-    F_INDIRECT,
-    F_NEXT,
-    F_WRITE,
-    INDIRECT_ENTRIES_MAX,
-    IOV_MAX,
-    USED_ELEM_SIZE,
-    USED_F_NO_NOTIFY,
-    USED_IDX,
-    USED_RING,
-)
-from sim.memory import load16, load32, load64, store16, store32, store64, touch_load, touch_store
+from sim.layout import F_EVENT_IDX, F_IN_ORDER, F_INDIRECT_DESC, F_RING_PACKED
+from sim.vring_common import *  # noqa: F403  (its words are this module's as well)
 
-u64 = np.uint64
-
-EMPTY = -1  # fetch: nothing published (vhost_get_vq_desc returns num); get_buf: nothing used
-
-# Buffer list.
-B_OUT = u64(0)
-B_IN = u64(1)
-B_OUT_BYTES = u64(2)
-B_IN_BYTES = u64(3)
-B_ENTRIES = u64(4)
-TWO = u64(2)
-ONE = u64(1)
-
-# Driver: private state of struct vring_virtqueue.
-(
-    D_NUM,
-    D_DESC,
-    D_AVAIL,
-    D_USED,
-    D_EVENT_IDX,
-    D_INDIRECT,
-    D_FREE_HEAD,
-    D_NUM_FREE,
-    D_NUM_ADDED,
-    D_AVAIL_IDX,  # avail_idx_shadow
-    D_AVAIL_FLAGS,  # avail_flags_shadow
-    D_LAST_USED,
-    D_EVENT_TRIGGERED,
-    D_BROKEN,
-    D_EXTRA,  # per descriptor: next, flags, token (-1: not the head of a live chain)
-) = map(u64, range(15))
-EXTRA_WORDS = u64(3)
-E_NEXT, E_FLAGS, E_TOKEN = map(u64, range(3))
-
-# Device: private state of struct vhost_virtqueue.
-(
-    V_NUM,
-    V_DESC,
-    V_AVAIL,
-    V_USED,
-    V_EVENT_IDX,
-    V_LAST_AVAIL,
-    V_AVAIL_IDX,  # cached copy of the guest's avail.idx
-    V_LAST_USED,
-    V_USED_FLAGS,  # private: NO_NOTIFY while notifications are off
-    V_SIGNALLED_USED,
-    V_SIGNALLED_USED_VALID,
-    V_MEMORY_SIZE,
-) = map(u64, range(12))
-DEVICE_WORDS = 12
+FRESH_PACKED = 0x80008000  # both indices 0, both wrap counters 1
 
 
 def driver_words(num: int) -> int:
@@ -110,198 +52,143 @@ def driver_words(num: int) -> int:
     return int(D_EXTRA) + int(EXTRA_WORDS) * num
 
 
-@kernel
-def need_event(event, new, old):
-    """vring_need_event(): was the entry at index `event` published in the window old..new-1?"""
-    return ((new - event - 1) & 0xFFFF) < ((new - old) & 0xFFFF)
+def device_words(num: int) -> int:
+    """How many words of `st` the device side of a ring of `num` entries takes."""
+    return int(V_TABLE) + int(TABLE_WORDS) * num
+
+
+def fresh_base(features: int) -> int:
+    """Where a device begins on a ring that nobody has used (as VHOST_SET_VRING_BASE says it)."""
+    return FRESH_PACKED if features >> F_RING_PACKED & 1 else 0
 
 
 # ------------------------------------------------------------------------------------- driver ----
 
 
 @kernel
-def driver_init(st, d, num, desc, avail, used, event_idx, indirect):
-    """Driver state of a fresh ring: the free list is 0 -> 1 -> ... -> num-1."""
+def driver_init(st, d, num, desc, avail, used, features):
+    """Driver state of a fresh ring in zeroed memory; interrupts are on.
+
+    `features` are the agreed feature bits, as one int. The free list is 0 -> 1 -> ... -> num-1.
+    """
+    st[d + D_PACKED] = has_feature(features, F_RING_PACKED)
     st[d + D_NUM] = num
     st[d + D_DESC] = desc
     st[d + D_AVAIL] = avail
     st[d + D_USED] = used
-    st[d + D_EVENT_IDX] = event_idx
-    st[d + D_INDIRECT] = indirect
+    st[d + D_FEATURES] = features
+    st[d + D_EVENT_IDX] = has_feature(features, F_EVENT_IDX)
+    st[d + D_INDIRECT] = has_feature(features, F_INDIRECT_DESC)
+    st[d + D_IN_ORDER] = has_feature(features, F_IN_ORDER)
     st[d + D_FREE_HEAD] = 0
     st[d + D_NUM_FREE] = num
     st[d + D_NUM_ADDED] = 0
     st[d + D_AVAIL_IDX] = 0
+    st[d + D_AVAIL_WRAP] = 1
     st[d + D_AVAIL_FLAGS] = 0
-    st[d + D_LAST_USED] = 0
+    st[d + D_LAST_USED] = st[d + D_PACKED] << 15
+    st[d + D_LAST_HEAD] = 0
+    st[d + D_BATCH_ID] = NO_BATCH
+    st[d + D_BATCH_LENGTH] = 0
+    st[d + D_USED_LENGTH] = 0
     st[d + D_EVENT_TRIGGERED] = 0
     st[d + D_BROKEN] = 0
+    for at in range(d + D_VERDICT, d + D_EXTRA):
+        st[u64(at)] = 0
     for i in range(num):
-        extra = d + D_EXTRA + EXTRA_WORDS * u64(i)
-        st[extra + E_NEXT] = i + 1
-        st[extra + E_FLAGS] = 0
-        st[extra + E_TOKEN] = -1
+        words = extra(d, i)
+        st[words + E_NEXT] = i + 1 if i + 1 < num else 0
+        st[words + E_TOKEN] = EMPTY
 
 
 @kernel
-def _extra(d, index):
-    return d + D_EXTRA + EXTRA_WORDS * u64(index)
+def init_without_callback(mem, st, d):
+    """After driver_init: a queue that is polled (virtscsi_poll_queues) asks for no interrupts."""
+    if st[d + D_PACKED]:
+        packed.init_without_callback(mem, st, d)
+    else:
+        split.init_without_callback(mem, st, d)
 
 
 @kernel
-def _write_desc(mem, lines, core, at, address, length, flags, successor):
-    touch_store(lines, core, at, 16)
-    store64(mem, at, address)
-    store32(mem, at + DESC_LEN, length)
-    store16(mem, at + DESC_FLAGS, flags)
-    store16(mem, at + DESC_NEXT, successor)
+def driver_reset(mem, st, d):
+    """virtqueue_reset() after VIRTIO_F_RING_RESET: memory and state as of a fresh ring.
 
-
-@kernel
-def _add_indirect(mem, lines, st, d, core, buffers, table):
-    """One ring descriptor that points to a table; returns the new free_head."""
-    out = st[buffers + B_OUT]
-    total = out + st[buffers + B_IN]
-    for i in range(total):
-        entry = buffers + B_ENTRIES + TWO * u64(i)
-        flags = (0 if i < out else F_WRITE) | (F_NEXT if i < total - 1 else 0)
-        at = u64(table) + DESC_SIZE * u64(i)
-        _write_desc(mem, lines, core, at, st[entry], st[entry + ONE], flags, i + 1)
-    head = st[d + D_FREE_HEAD]
-    successor = st[_extra(d, head) + E_NEXT]
-    at = u64(st[d + D_DESC]) + DESC_SIZE * u64(head)
-    _write_desc(mem, lines, core, at, table, 16 * total, F_INDIRECT, successor)
-    st[_extra(d, head) + E_FLAGS] = F_INDIRECT
-    return successor
-
-
-@kernel
-def _add_direct(mem, lines, st, d, core, buffers):
-    """A chain in the ring itself; `next` is written in every descriptor, also in the last."""
-    out = st[buffers + B_OUT]
-    total = out + st[buffers + B_IN]
-    index = st[d + D_FREE_HEAD]
-    for i in range(total):
-        entry = buffers + B_ENTRIES + TWO * u64(i)
-        flags = (0 if i < out else F_WRITE) | (F_NEXT if i < total - 1 else 0)
-        successor = st[_extra(d, index) + E_NEXT]
-        at = u64(st[d + D_DESC]) + DESC_SIZE * u64(index)
-        _write_desc(mem, lines, core, at, st[entry], st[entry + ONE], flags, successor)
-        st[_extra(d, index) + E_FLAGS] = flags
-        index = successor
-    return index
+    Buffers that are still out are forgotten: take them back with detach_unused_buf first.
+    """
+    if st[d + D_PACKED]:
+        packed.clear_ring(mem, st, d)
+    else:
+        split.clear_ring(mem, st, d)
+    driver_init(
+        st,
+        d,
+        st[d + D_NUM],
+        st[d + D_DESC],
+        st[d + D_AVAIL],
+        st[d + D_USED],
+        st[d + D_FEATURES],
+    )
 
 
 @kernel
 def add(mem, lines, st, d, core, buffers, token, table):
-    """virtqueue_add_split(): make the chain and publish it (barrier A).
+    """virtqueue_add(): make the chain and publish it (barrier A).
 
     `token` (>= 0) comes back from get_buf. `table` is where an indirect table may be written, 0
     when there is none (the allocation failed: the driver falls back to direct descriptors).
-    Returns the head, or ENOSPC; the driver then forces a kick if the chain has readable buffers.
+    Returns the head, ENOSPC, or EIO when the ring is broken. After ENOSPC the driver of a split
+    ring forces a kick if the chain has readable buffers. Linux kicks by itself when 65535 chains
+    were added without a look at the kick; no ring is large enough for that here.
     """
-    total = st[buffers + B_OUT] + st[buffers + B_IN]
-    free = st[d + D_NUM_FREE]
-    indirect = st[d + D_INDIRECT] != 0 and total > 1 and free > 0 and table != 0
-    needed = 1 if indirect else total
-    if free < needed:
-        return ENOSPC
-    head = st[d + D_FREE_HEAD]
-    if indirect:
-        st[d + D_FREE_HEAD] = _add_indirect(mem, lines, st, d, core, buffers, table)
-    else:
-        st[d + D_FREE_HEAD] = _add_direct(mem, lines, st, d, core, buffers)
-    st[d + D_NUM_FREE] = free - needed
-    st[_extra(d, head) + E_TOKEN] = token
-    shadow = st[d + D_AVAIL_IDX]
-    avail = u64(st[d + D_AVAIL])
-    slot = avail + AVAIL_RING + TWO * u64(shadow & (st[d + D_NUM] - 1))
-    touch_store(lines, core, slot, 2)
-    store16(mem, slot, head)
-    # Barrier A: whoever sees the new idx sees the entry and the descriptors.
-    shadow = (shadow + 1) & 0xFFFF
-    st[d + D_AVAIL_IDX] = shadow
-    touch_store(lines, core, avail + AVAIL_IDX, 2)
-    store16(mem, avail + AVAIL_IDX, shadow)
-    st[d + D_NUM_ADDED] += 1
-    return head
+    if st[d + D_PACKED]:
+        return packed.add(mem, lines, st, d, core, buffers, token, table)
+    return split.add(mem, lines, st, d, core, buffers, token, table)
 
 
 @kernel
 def kick_prepare(mem, lines, st, d, core):
-    """virtqueue_kick_prepare_split(): barrier C, then does the device want this notification?"""
-    new = st[d + D_AVAIL_IDX]
-    old = (new - st[d + D_NUM_ADDED]) & 0xFFFF
-    st[d + D_NUM_ADDED] = 0
-    used = u64(st[d + D_USED])
-    if st[d + D_EVENT_IDX]:
-        at = used + USED_RING + USED_ELEM_SIZE * u64(st[d + D_NUM])
-        touch_load(lines, core, at, 2)
-        return need_event(load16(mem, at), new, old)
-    touch_load(lines, core, used, 2)
-    return load16(mem, used) & USED_F_NO_NOTIFY == 0
+    """virtqueue_kick_prepare(): barrier C, then does the device want this notification?"""
+    if st[d + D_BROKEN]:
+        return False  # virtqueue_notify() does nothing on a broken ring
+    if st[d + D_PACKED]:
+        return packed.kick_prepare(mem, lines, st, d, core)
+    return split.kick_prepare(mem, lines, st, d, core)
+
+
+@kernel
+def notification_data(st, d, vq):
+    """What a kick carries with VIRTIO_F_NOTIFICATION_DATA: next << 16 | vq, 32 bits."""
+    if st[d + D_PACKED]:
+        return packed.notification_data(st, d, vq)
+    return split.notification_data(st, d, vq)
 
 
 @kernel
 def more_used(mem, lines, st, d, core):
-    """more_used_split(): is there an entry behind last_used?"""
-    used = u64(st[d + D_USED])
-    touch_load(lines, core, used + USED_IDX, 2)
-    return load16(mem, used + USED_IDX) != st[d + D_LAST_USED]
-
-
-@kernel
-def _write_used_event(mem, lines, st, d, core, value):
-    at = u64(st[d + D_AVAIL]) + AVAIL_RING + TWO * u64(st[d + D_NUM])
-    touch_store(lines, core, at, 2)
-    store16(mem, at, value)
-
-
-@kernel
-def _detach(st, d, head):
-    """detach_buf_split(): push the chain back at the head of the free list (LIFO)."""
-    tail = head
-    freed = 1
-    while st[_extra(d, tail) + E_FLAGS] & F_NEXT:
-        tail = st[_extra(d, tail) + E_NEXT]
-        freed += 1
-    st[_extra(d, tail) + E_NEXT] = st[d + D_FREE_HEAD]
-    st[d + D_FREE_HEAD] = head
-    st[d + D_NUM_FREE] += freed
+    """more_used(): has the device given something back that get_buf has not returned?"""
+    if st[d + D_PACKED]:
+        return packed.more_used(mem, lines, st, d, core)
+    return split.more_used(mem, lines, st, d, core)
 
 
 @kernel
 def get_buf(mem, lines, st, d, core):
-    """virtqueue_get_buf_ctx_split(): the token of the next used chain, or EMPTY.
+    """virtqueue_get_buf(): the token of the next used chain, or EMPTY.
 
-    An id that is out of range or not the head of a live chain marks the ring broken, as Linux
-    does; a broken ring gives nothing any more.
+    D_USED_LENGTH is then the length that the device reported. An id that is out of range or not
+    that of a live chain marks the ring broken (D_VERDICT says why), as Linux does; a broken ring
+    gives nothing any more.
     """
-    if st[d + D_BROKEN] or not more_used(mem, lines, st, d, core):
-        return EMPTY
-    # Barrier B: used.idx was read before the entry.
-    last = st[d + D_LAST_USED]
-    num = st[d + D_NUM]
-    at = u64(st[d + D_USED]) + USED_RING + USED_ELEM_SIZE * u64(last & (num - 1))
-    touch_load(lines, core, at, 8)
-    head = load32(mem, at)
-    if head >= num or st[_extra(d, head) + E_TOKEN] < 0:
-        st[d + D_BROKEN] = 1
-        return EMPTY
-    token = st[_extra(d, head) + E_TOKEN]
-    st[_extra(d, head) + E_TOKEN] = -1
-    _detach(st, d, head)
-    last = (last + 1) & 0xFFFF
-    st[d + D_LAST_USED] = last
-    if st[d + D_AVAIL_FLAGS] & AVAIL_F_NO_INTERRUPT == 0 and st[d + D_EVENT_IDX]:
-        _write_used_event(mem, lines, st, d, core, last)
-    return token
+    if st[d + D_PACKED]:
+        return packed.get_buf(mem, lines, st, d, core)
+    return split.get_buf(mem, lines, st, d, core)
 
 
 @kernel
 def vring_interrupt(mem, lines, st, d, core):
     """vring_interrupt(): False for a spurious interrupt, else note that one was triggered."""
-    if not more_used(mem, lines, st, d, core):
+    if not more_used(mem, lines, st, d, core) or st[d + D_BROKEN]:
         return False
     if st[d + D_EVENT_IDX]:
         st[d + D_EVENT_TRIGGERED] = 1
@@ -310,196 +197,151 @@ def vring_interrupt(mem, lines, st, d, core):
 
 @kernel
 def disable_cb(mem, lines, st, d, core):
-    """virtqueue_disable_cb_split().
-
-    With EVENT_IDX it writes used_event = 0, a value that is merely far away, and nothing at all
-    when the interrupt that runs now has been triggered by the event index.
-    """
-    if st[d + D_AVAIL_FLAGS] & AVAIL_F_NO_INTERRUPT:
-        return
-    st[d + D_AVAIL_FLAGS] |= AVAIL_F_NO_INTERRUPT
-    if st[d + D_EVENT_TRIGGERED]:
-        return
-    if st[d + D_EVENT_IDX]:
-        _write_used_event(mem, lines, st, d, core, 0)
+    """virtqueue_disable_cb(): no interrupts, please; a hint, not a promise."""
+    if st[d + D_PACKED]:
+        packed.disable_cb(mem, lines, st, d, core)
     else:
-        touch_store(lines, core, st[d + D_AVAIL], 2)
-        store16(mem, u64(st[d + D_AVAIL]), st[d + D_AVAIL_FLAGS])
+        split.disable_cb(mem, lines, st, d, core)
 
 
 @kernel
 def enable_cb_prepare(mem, lines, st, d, core):
-    """virtqueue_enable_cb_prepare_split(): ask for the next interrupt; look again after it (D)."""
-    st[d + D_EVENT_TRIGGERED] = 0
-    if st[d + D_AVAIL_FLAGS] & AVAIL_F_NO_INTERRUPT:
-        st[d + D_AVAIL_FLAGS] &= ~AVAIL_F_NO_INTERRUPT
-        if not st[d + D_EVENT_IDX]:
-            touch_store(lines, core, st[d + D_AVAIL], 2)
-            store16(mem, u64(st[d + D_AVAIL]), st[d + D_AVAIL_FLAGS])
-    # Linux writes used_event here whether or not EVENT_IDX was agreed.
-    _write_used_event(mem, lines, st, d, core, st[d + D_LAST_USED])
+    """virtqueue_enable_cb_prepare(): ask for the next interrupt; more_used() must follow (D)."""
+    if st[d + D_PACKED]:
+        packed.enable_cb_prepare(mem, lines, st, d, core)
+    else:
+        split.enable_cb_prepare(mem, lines, st, d, core)
+
+
+@kernel
+def enable_cb(mem, lines, st, d, core):
+    """virtqueue_enable_cb(), both halves: False when something was used meanwhile."""
+    enable_cb_prepare(mem, lines, st, d, core)
+    return not more_used(mem, lines, st, d, core)
+
+
+@kernel
+def enable_cb_delayed_prepare(mem, lines, st, d, core):
+    """virtqueue_enable_cb_delayed(), first half: interrupt when 3/4 of what is out came back.
+
+    Returns what the second half must be given.
+    """
+    if st[d + D_PACKED]:
+        return packed.enable_cb_delayed_prepare(mem, lines, st, d, core)
+    return split.enable_cb_delayed_prepare(mem, lines, st, d, core)
+
+
+@kernel
+def enable_cb_delayed_check(mem, lines, st, d, core, wanted):
+    """virtqueue_enable_cb_delayed(), second half (D): False when there is enough already."""
+    if st[d + D_PACKED]:
+        return packed.enable_cb_delayed_check(mem, lines, st, d, core, wanted)
+    return split.enable_cb_delayed_check(mem, lines, st, d, core, wanted)
+
+
+@kernel
+def enable_cb_delayed(mem, lines, st, d, core):
+    """virtqueue_enable_cb_delayed(), both halves."""
+    wanted = enable_cb_delayed_prepare(mem, lines, st, d, core)
+    return enable_cb_delayed_check(mem, lines, st, d, core, wanted)
+
+
+@kernel
+def detach_unused_buf(mem, st, d):
+    """virtqueue_detach_unused_buf(): once the device has stopped, take a chain back.
+
+    Returns its token, or EMPTY when no chain is out any more.
+    """
+    if st[d + D_PACKED]:
+        return packed.detach_unused_buf(mem, st, d)
+    return split.detach_unused_buf(mem, st, d)
 
 
 # ------------------------------------------------------------------------------------- device ----
 
 
 @kernel
-def device_init(mem, st, v, num, desc, avail, used, event_idx, last_avail):
-    """Device state when a backend is attached (SET_VRING_*, then vhost_vq_init_access()).
+def device_init(
+    mem, st, v, num, desc, avail, used, features, base, personality=KERNEL_VHOST
+):
+    """Device state when a backend is attached; 0, or the errno of why it cannot be.
 
-    last_used comes from the guest's used.idx; used.flags is rewritten from the private flags.
+    `base` says where to go on, as VHOST_SET_VRING_BASE does: last_avail_idx for a split ring; for a
+    packed one last_avail_idx | wrap << 15, with used_idx | wrap << 15 in the high half (fresh_base
+    gives the beginning). A queue that is refused here stays silent. Private flags survive, as in
+    the kernel. V_BATCHED may be set afterwards.
     """
+    st[v + V_PACKED] = has_feature(features, F_RING_PACKED)
     st[v + V_NUM] = num
     st[v + V_DESC] = desc
     st[v + V_AVAIL] = avail
     st[v + V_USED] = used
-    st[v + V_EVENT_IDX] = event_idx
-    st[v + V_LAST_AVAIL] = last_avail
-    st[v + V_AVAIL_IDX] = last_avail
-    st[v + V_LAST_USED] = load16(mem, u64(used) + USED_IDX)
+    st[v + V_FEATURES] = features
+    st[v + V_EVENT_IDX] = has_feature(features, F_EVENT_IDX)
+    st[v + V_IN_ORDER] = has_feature(features, F_IN_ORDER)
+    st[v + V_BATCHED] = 0
+    st[v + V_PERSONALITY] = personality
+    st[v + V_STRICT] = 1 if st[v + V_PACKED] or personality == QEMU else 0
     st[v + V_SIGNALLED_USED] = 0
     st[v + V_SIGNALLED_USED_VALID] = 0
+    st[v + V_INUSE] = 0
+    st[v + V_HELD] = 0
     st[v + V_MEMORY_SIZE] = mem.size
-    store16(mem, u64(used), st[v + V_USED_FLAGS])
-
-
-@kernel
-def _in_memory(st, v, address, length):
-    """Is [address, address + length) inside guest memory? `address` is a signed 64-bit word."""
-    return address >= 0 and length <= st[v + V_MEMORY_SIZE] - address
-
-
-@kernel
-def _read_avail_idx(mem, lines, st, v, core):
-    """vhost_get_avail_idx(): refresh the cached copy; EINVAL if it ran more than num ahead."""
-    at = u64(st[v + V_AVAIL]) + AVAIL_IDX
-    touch_load(lines, core, at, 2)
-    st[v + V_AVAIL_IDX] = load16(mem, at)
-    if (st[v + V_AVAIL_IDX] - st[v + V_LAST_AVAIL]) & 0xFFFF > st[v + V_NUM]:
-        return EINVAL
+    st[v + V_BROKEN] = 0
+    st[v + V_STATUS] = 0
+    for at in range(v + V_VERDICT, v + V_TABLE):
+        st[u64(at)] = 0
+    verdict = _attach(mem, st, v, num, desc, avail, used, base)
+    if verdict:
+        st[v + V_BROKEN] = 1
+        return refuse(st, v, verdict)
     return 0
 
 
 @kernel
-def _take_buffer(st, v, buffers, address, length, flags):
-    """Append one descriptor to the buffer list; 0 or a negative errno."""
-    out = st[buffers + B_OUT]
-    count = out + st[buffers + B_IN]
-    if length and not _in_memory(st, v, address, length):
-        return EFAULT
-    if count >= IOV_MAX:
-        return EINVAL
-    if flags & F_WRITE:
-        st[buffers + B_IN] += 1
-        st[buffers + B_IN_BYTES] += length
+def _attach(mem, st, v, num, desc, avail, used, base):
+    """Look at the areas before anything is read or written there; a verdict."""
+    if st[v + V_PACKED]:
+        verdict = packed.check_areas(mem, num, desc, avail, used)
     else:
-        if st[buffers + B_IN]:
-            return EINVAL  # a readable descriptor behind a writable one
-        st[buffers + B_OUT] = out + 1
-        st[buffers + B_OUT_BYTES] += length
-    entry = buffers + B_ENTRIES + TWO * u64(count)
-    st[entry] = address
-    st[entry + ONE] = length
-    return 0
-
-
-@kernel
-def _walk_table(mem, lines, st, v, core, buffers, table, table_bytes):
-    """get_indirect(): the table is read one entry after the other, whatever `next` says."""
-    if table_bytes % 16:
-        return EINVAL
-    entries = table_bytes // 16
-    if entries > INDIRECT_ENTRIES_MAX:
-        return E2BIG
-    if not _in_memory(st, v, table, table_bytes):
-        return EFAULT
-    for i in range(entries):
-        at = u64(table) + DESC_SIZE * u64(i)
-        touch_load(lines, core, at, 16)
-        flags = load16(mem, at + DESC_FLAGS)
-        if flags & F_INDIRECT:
-            return EINVAL
-        error = _take_buffer(st, v, buffers, load64(mem, at), load32(mem, at + DESC_LEN), flags)
-        if error:
-            return error
-        if flags & F_NEXT == 0:
-            return 0
-    return EINVAL  # the last entry promised another one
-
-
-@kernel
-def _walk_chain(mem, lines, st, v, core, buffers, head):
-    """The descriptor loop of vhost_get_vq_desc_n(); 0 or a negative errno."""
-    num = st[v + V_NUM]
-    index = head
-    for _ in range(num):
-        if index >= num:
-            return EINVAL
-        at = u64(st[v + V_DESC]) + DESC_SIZE * u64(index)
-        touch_load(lines, core, at, 16)
-        address = load64(mem, at)
-        length = load32(mem, at + DESC_LEN)
-        flags = load16(mem, at + DESC_FLAGS)
-        if flags & F_INDIRECT:
-            error = _walk_table(mem, lines, st, v, core, buffers, address, length)
-        else:
-            error = _take_buffer(st, v, buffers, address, length, flags)
-        if error:
-            return error
-        if flags & F_NEXT == 0:
-            return 0
-        index = load16(mem, at + DESC_NEXT)
-    return EINVAL  # a loop: more descriptors than the ring has
+        verdict = split.check_areas(mem, num, desc, avail, used, st[v + V_EVENT_IDX])
+    if verdict:
+        return verdict
+    for at in range(v + V_TABLE, v + V_TABLE + TABLE_WORDS * u64(num)):
+        st[u64(at)] = 0
+    if st[v + V_PACKED]:
+        return packed.device_init(mem, st, v, base)
+    return split.device_init(mem, st, v, base)
 
 
 @kernel
 def fetch(mem, lines, st, v, core, buffers):
     """vhost_get_vq_desc(): take the next published chain into the buffer list.
 
-    Returns the head, EMPTY, or a negative errno; on an errno last_avail stays, so the queue is
-    stuck on that head until it is reset. avail.idx is read only when the cached copy is used up.
+    Returns the head, EMPTY, or a negative errno (V_VERDICT says what was wrong). After an errno
+    the kernel's vhost stays where it is, so the queue is stuck on that head until it is reset;
+    QEMU's device is broken and gives EMPTY from then on.
     """
-    last = st[v + V_LAST_AVAIL]
-    if st[v + V_AVAIL_IDX] == last:
-        error = _read_avail_idx(mem, lines, st, v, core)
-        if error:
-            return error
-        if st[v + V_AVAIL_IDX] == last:
-            return EMPTY
-    # Barrier A: avail.idx was read before the entry and the descriptors.
-    at = u64(st[v + V_AVAIL]) + AVAIL_RING + TWO * u64(last & (st[v + V_NUM] - 1))
-    touch_load(lines, core, at, 2)
-    head = load16(mem, at)
-    st[buffers + B_OUT] = 0
-    st[buffers + B_IN] = 0
-    st[buffers + B_OUT_BYTES] = 0
-    st[buffers + B_IN_BYTES] = 0
-    error = _walk_chain(mem, lines, st, v, core, buffers, head)
-    if error:
-        return error
-    st[v + V_LAST_AVAIL] = (last + 1) & 0xFFFF
-    return head
+    if st[v + V_BROKEN]:
+        return EMPTY
+    if st[v + V_PACKED]:
+        return packed.fetch(mem, lines, st, v, core, buffers)
+    return split.fetch(mem, lines, st, v, core, buffers)
 
 
 @kernel
 def add_used(mem, lines, st, v, core, head, length):
-    """vhost_add_used(): write one used element and publish it (barrier B).
+    """vhost_add_used(): give a chain back and publish it (barrier B).
 
-    vhost-scsi always says length 0.
+    `head` must come from fetch, once. Returns how many chains became visible to the driver: 1, or
+    with VIRTIO_F_IN_ORDER 0 when an older chain is still out, and more than 1 when others waited
+    for this one. vhost-scsi always says length 0.
     """
-    old = st[v + V_LAST_USED]
-    used = u64(st[v + V_USED])
-    at = used + USED_RING + USED_ELEM_SIZE * u64(old & (st[v + V_NUM] - 1))
-    touch_store(lines, core, at, 8)
-    store32(mem, at, head)
-    store32(mem, at + u64(4), length)
-    # Barrier B: the element is there before idx says so.
-    new = (old + 1) & 0xFFFF
-    st[v + V_LAST_USED] = new
-    if (new - st[v + V_SIGNALLED_USED]) & 0xFFFF < (new - old) & 0xFFFF:
-        st[v + V_SIGNALLED_USED_VALID] = 0  # the index ran a full lap since the last check
-    touch_store(lines, core, used + USED_IDX, 2)
-    store16(mem, used + USED_IDX, new)
+    if st[v + V_BROKEN]:
+        return 0
+    if st[v + V_PACKED]:
+        return packed.add_used(mem, lines, st, v, core, head, length)
+    return split.add_used(mem, lines, st, v, core, head, length)
 
 
 @kernel
@@ -508,60 +350,58 @@ def signal_needed(mem, lines, st, v, core):
 
     signalled_used moves with every check; the first check after init or a wrap says yes.
     """
-    avail = u64(st[v + V_AVAIL])
-    if not st[v + V_EVENT_IDX]:
-        touch_load(lines, core, avail, 2)
-        return load16(mem, avail) & AVAIL_F_NO_INTERRUPT == 0
-    old = st[v + V_SIGNALLED_USED]
-    valid = st[v + V_SIGNALLED_USED_VALID]
-    new = st[v + V_LAST_USED]
-    st[v + V_SIGNALLED_USED] = new
-    st[v + V_SIGNALLED_USED_VALID] = 1
-    if not valid:
-        return True
-    at = avail + AVAIL_RING + TWO * u64(st[v + V_NUM])
-    touch_load(lines, core, at, 2)
-    return need_event(load16(mem, at), new, old)
+    if st[v + V_BROKEN]:
+        return False
+    if st[v + V_PACKED]:
+        return packed.signal_needed(mem, lines, st, v, core)
+    return split.signal_needed(mem, lines, st, v, core)
 
 
 @kernel
 def disable_notify(mem, lines, st, v, core):
-    """vhost_disable_notify(): with EVENT_IDX it writes nothing."""
-    if st[v + V_USED_FLAGS] & USED_F_NO_NOTIFY:
+    """vhost_disable_notify(): no kicks, please; with EVENT_IDX a split ring writes nothing."""
+    if st[v + V_BROKEN]:
         return
-    st[v + V_USED_FLAGS] |= USED_F_NO_NOTIFY
-    if not st[v + V_EVENT_IDX]:
-        touch_store(lines, core, st[v + V_USED], 2)
-        store16(mem, u64(st[v + V_USED]), st[v + V_USED_FLAGS])
+    if st[v + V_PACKED]:
+        packed.disable_notify(mem, lines, st, v, core)
+    else:
+        split.disable_notify(mem, lines, st, v, core)
 
 
 @kernel
 def enable_notify(mem, lines, st, v, core):
-    """vhost_enable_notify(), first half: ask for the next kick.
+    """vhost_enable_notify(), first half: ask for the next kick; more_avail() must follow (C).
 
-    With EVENT_IDX avail_event becomes the cached avail index. False: notifications were on.
+    False: notifications were on already, and nothing was done.
     """
-    if st[v + V_USED_FLAGS] & USED_F_NO_NOTIFY == 0:
+    if st[v + V_BROKEN]:
         return False
-    st[v + V_USED_FLAGS] &= ~USED_F_NO_NOTIFY
-    used = u64(st[v + V_USED])
-    if st[v + V_EVENT_IDX]:
-        at = used + USED_RING + USED_ELEM_SIZE * u64(st[v + V_NUM])
-        touch_store(lines, core, at, 2)
-        store16(mem, at, st[v + V_AVAIL_IDX])
-    else:
-        touch_store(lines, core, used, 2)
-        store16(mem, used, st[v + V_USED_FLAGS])
-    return True
+    if st[v + V_PACKED]:
+        return packed.enable_notify(mem, lines, st, v, core)
+    return split.enable_notify(mem, lines, st, v, core)
 
 
 @kernel
 def more_avail(mem, lines, st, v, core):
-    """vhost_enable_notify(), second half (barrier C): has avail.idx moved meanwhile?
+    """vhost_enable_notify(), second half (barrier C): has the driver published meanwhile?"""
+    if st[v + V_BROKEN]:
+        return False
+    if st[v + V_PACKED]:
+        return packed.more_avail(mem, lines, st, v, core)
+    return split.more_avail(mem, lines, st, v, core)
 
-    An index that ran away counts as movement; the next fetch refuses it.
-    """
-    at = u64(st[v + V_AVAIL]) + AVAIL_IDX
-    touch_load(lines, core, at, 2)
-    st[v + V_AVAIL_IDX] = load16(mem, at)
-    return st[v + V_AVAIL_IDX] != st[v + V_LAST_AVAIL]
+
+@kernel
+def backlog(st, v):
+    """How many published chains the device knows of beyond those it took; 0 in a packed ring."""
+    if st[v + V_PACKED]:
+        return 0
+    return (st[v + V_AVAIL_IDX] - st[v + V_LAST_AVAIL]) & 0xFFFF
+
+
+@kernel
+def in_flight(st, v):
+    """Chains (packed: descriptors) that the device took and has not given back."""
+    if st[v + V_PACKED]:
+        return packed.in_flight(st, v)
+    return split.in_flight(st, v)
