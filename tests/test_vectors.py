@@ -434,7 +434,7 @@ MALFORMED = {
     "65537 entries": ([(TABLE, 0x100010, INDIRECT, 0)], "E2BIG"),
     "a buffer outside memory": ([(0x7FFFFF0000000000, 51, 0, 0)], "EFAULT"),
     "a buffer at a negative address": ([(-4096, 51, 0, 0)], "EFAULT"),
-    "a buffer that leaves memory": ([(0x4FFFF0, 51, 0, 0)], "EFAULT"),
+    "a buffer that leaves memory": ([(0x5FFFF0, 51, 0, 0)], "EFAULT"),
     "a table outside memory": ([(0x7FFFFF0000000000, 0x30, INDIRECT, 0)], "EFAULT"),
 }  # fmt: skip
 
