@@ -62,6 +62,18 @@ def _parser() -> argparse.ArgumentParser:
     params.add_argument('preset', nargs='?', default='icx-2.6ghz', help='a name or a .toml file')
     params.add_argument('--json', action='store_true', help='print one JSON object')
     params.set_defaults(command=_params)
+    ring = commands.add_parser('ring', help='look into captured ring memory')
+    actions = ring.add_subparsers(required=True, metavar='ACTION')
+    inspect = actions.add_parser(
+        'inspect',
+        help='indices, requests in flight, and what is wrong',
+        description='Read a capture folder (docs/reference/captures.md) with the device side of '
+        'the ring: indices, requests in flight with their CDBs, verdicts on what is wrong. Exit '
+        'code 1 if anything is, 2 if the capture cannot be read.',
+    )
+    inspect.add_argument('folder', metavar='DIR')
+    inspect.add_argument('--json', action='store_true', help='print one JSON object')
+    inspect.set_defaults(command=_ring_inspect)
     bench = commands.add_parser(
         'bench',
         help='how fast the simulator itself is (in a checkout)',
@@ -165,6 +177,15 @@ def _params(options: argparse.Namespace) -> int:
             f'{row["grade"]}  {row["role"]:6} {row["source"]}'
         )
     return 0
+
+
+def _ring_inspect(options: argparse.Namespace) -> int:
+    from sim.formats.capture import read_capture
+    from sim.inspection import as_text, inspect
+
+    report = inspect(read_capture(options.folder))
+    print(json.dumps(report) if options.json else as_text(report))
+    return 1 if report['verdicts'] else 0
 
 
 def _bench(options: argparse.Namespace) -> int:
