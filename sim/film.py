@@ -15,9 +15,19 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from sim.layout import AVAIL_F_NO_INTERRUPT, F_INDIRECT, F_NEXT, F_WRITE, USED_F_NO_NOTIFY
+from sim.layout import (
+    AVAIL_F_NO_INTERRUPT,
+    EVENT_F_DESC,
+    EVENT_F_DISABLE,
+    EVENT_F_ENABLE,
+    F_AVAIL,
+    F_INDIRECT,
+    F_NEXT,
+    F_USED,
+    F_WRITE,
+    USED_F_NO_NOTIFY,
+)
 
-PACKED_AVAIL, PACKED_USED = 1 << 7, 1 << 15
 HEADS_PER_ROW = 8
 LABEL = 14  # width of a row's label
 
@@ -46,11 +56,11 @@ class Strip(str):
 
 @dataclass(frozen=True)
 class Frame:
-    """The ring at one moment: the bytes of its rows, and the words of private state."""
+    """The ring at one moment: the bytes of its rows, and by side the words of private state."""
 
     caption: str
     bytes: dict[Row, bytes]
-    words: dict[str, int]
+    words: dict[str, Mapping[str, int]]
     pinned: frozenset[Row]  # shown though nothing in them has changed
 
 
@@ -65,10 +75,10 @@ class Film:
         caption: str,
         memory: npt.NDArray[np.uint8],
         rows: Iterable[Row],
-        words: Mapping[str, int],
+        words: Mapping[str, Mapping[str, int]],
         pinned: Iterable[Row] = (),
     ) -> None:
-        """One more frame: what `rows` of `memory` hold now, and `words` beside them."""
+        """One more frame: what `rows` of `memory` hold, and the private `words` of each side."""
         seen = {row: memory[row.address : row.address + row.size].tobytes() for row in rows}
         self.frames.append(Frame(caption, seen, dict(words), frozenset(pinned)))
 
@@ -91,14 +101,17 @@ def _changes(frame: Frame, last: Frame | None) -> Iterable[str]:
         before = last.bytes.get(row, bytes(row.size)) if last else bytes(row.size)
         if now != before or row in frame.pinned:
             yield shown(row, now, before if last else now)
-    if last is not None:
+    if last is None:
+        return
+    for side, words in frame.words.items():
+        before_words = last.words.get(side, words)
         news = [
-            f'{name} {last.words[name]} -> {value}'
-            for name, value in frame.words.items()
-            if last.words.get(name, value) != value
+            f'{name} {before_words[name]} -> {value}'
+            for name, value in words.items()
+            if before_words[name] != value
         ]
         if news:
-            yield f'{"private":{LABEL}}{", ".join(news)}'
+            yield f'{side:{LABEL}}{", ".join(news)}'
 
 
 def shown(row: Row, now: bytes, before: bytes) -> str:
@@ -167,8 +180,8 @@ def _names(flags: int, names: Mapping[int, str]) -> str:
 
 
 CHAIN_FLAGS = {F_INDIRECT: 'INDIRECT', F_WRITE: 'WRITE', F_NEXT: 'NEXT'}
-PACKED_FLAGS = {PACKED_AVAIL: 'AVAIL', PACKED_USED: 'USED', **CHAIN_FLAGS}
-EVENT_FLAGS = {0: 'ENABLE', 1: 'DISABLE', 2: 'DESC', 3: 'reserved'}
+PACKED_FLAGS = {F_AVAIL: 'AVAIL', F_USED: 'USED', **CHAIN_FLAGS}
+EVENT_FLAGS = {EVENT_F_ENABLE: 'ENABLE', EVENT_F_DISABLE: 'DISABLE', EVENT_F_DESC: 'DESC'}
 
 
 def _split_desc(fields: Sequence[int]) -> str:
@@ -211,4 +224,5 @@ def _index(fields: Sequence[int]) -> str:
 
 def _event(fields: Sequence[int]) -> str:
     off_wrap, flags = fields
-    return f'{EVENT_FLAGS[flags & 3]} off {off_wrap & 0x7FFF} wrap {off_wrap >> 15}'
+    kind = EVENT_FLAGS.get(flags & 3, 'reserved')
+    return f'{kind} off {off_wrap & 0x7FFF} wrap {off_wrap >> 15}'

@@ -2,7 +2,7 @@
 
     from sim import testing
 
-    ring = testing.Ring(num=8)
+    ring = testing.Ring(num=8)      # packed=True: the other kind, the same calls
     ring.driver.add(out=[(0x200000, 51)], in_=[(0x200040, 108), (0x300000, 4096)])
     ring.driver.kick()              # True: the device wants to know
     chain = ring.device.fetch()     # Chain(head=0, out=((0x200000, 51),), in_=...)
@@ -25,19 +25,28 @@ from typing import Any
 
 import numpy as np
 
+from sim import features as feature_bits
 from sim import vring
-from sim.film import HEADS_PER_ROW, Film, Strip, region_rows, split_rows, table_rows
-from sim.layout import F_EVENT_IDX, F_INDIRECT_DESC, vring_offsets
+from sim.film import HEADS_PER_ROW, Film, Strip, packed_rows, region_rows, split_rows, table_rows
+from sim.layout import vring_offsets
 from sim.memory import new_lines, take_cycles
 
 u64 = np.uint64
 
-VERSION_1 = 1 << 32
-EVENT_IDX = 1 << F_EVENT_IDX
-INDIRECT_DESC = 1 << F_INDIRECT_DESC
+# Features of a ring, to be or-ed together.
+NOTIFY_ON_EMPTY = 1 << feature_bits.NOTIFY_ON_EMPTY
+INDIRECT_DESC = 1 << feature_bits.INDIRECT_DESC
+EVENT_IDX = 1 << feature_bits.EVENT_IDX
+VERSION_1 = 1 << feature_bits.VERSION_1
+RING_PACKED = 1 << feature_bits.RING_PACKED
+IN_ORDER = 1 << feature_bits.IN_ORDER
+NOTIFICATION_DATA = 1 << feature_bits.NOTIFICATION_DATA
 
 # What a Linux guest and a modern device agree on.
 FEATURES = VERSION_1 | INDIRECT_DESC | EVENT_IDX
+
+# Whose habits the device has.
+KERNEL_VHOST, QEMU = vring.KERNEL_VHOST, vring.QEMU
 
 DRIVER_CORE, DEVICE_CORE = 0, 1
 MAX_BUFFERS = 1024
@@ -51,11 +60,16 @@ Buffers = Sequence[tuple[int, int]]
 
 
 class RingError(OSError):
-    """What an operation of the ring answers instead of a result: `errno` and its name."""
+    """What an operation of the ring answers instead of a result.
 
-    def __init__(self, what: str, code: int) -> None:
+    `errno` is the kernel's, `verdict` the name of what is wrong with the ring's bytes, if anything.
+    """
+
+    def __init__(self, what: str, code: int, verdict: str = '') -> None:
         name = errno.errorcode.get(-code, str(code))
-        super().__init__(-code, f'{what}: {name} ({os.strerror(-code)})')
+        why = f'{verdict}, ' if verdict else ''
+        super().__init__(-code, f'{what}: {why}{name} ({os.strerror(-code)})')
+        self.verdict = verdict
 
 
 @dataclass(frozen=True)
@@ -80,30 +94,38 @@ class Chain:
 class Ring:
     """A ring in a memory of its own, with a driver and a device to drive it by hand.
 
-    `num` entries; `features` are the agreed bits. The parts lie where a legacy device would have
-    them, from `desc` on, unless `avail` and `used` say otherwise. `memory` is the size of guest
-    memory in bytes, `last_avail` where both sides begin to count. With `prices` (hit, shared,
-    transfer and cold, in cycles) every access of the driver (core 0) and the device (core 1) is
-    charged to the cache lines it touches.
+    `num` entries; `features` are the agreed bits, to which `packed` adds RING_PACKED. The parts lie
+    from `desc` on, in a split ring as a legacy device would have them, unless `avail` and `used`
+    (packed: the event structures of driver and device) say otherwise. `memory` is the size of guest
+    memory in bytes. `personality` is whose habits the device has; `batched` lets it write one used
+    element for several buffers, which IN_ORDER allows. With `prices` (hit, shared, transfer and
+    cold, in cycles) every access of the driver (core 0) and the device (core 1) is charged to the
+    cache lines it touches.
     """
 
     def __init__(
         self,
         num: int = 8,
         *,
+        packed: bool = False,
         features: int = FEATURES,
-        desc: int = 0x10000,
+        personality: int = KERNEL_VHOST,
+        batched: bool = False,
+        desc: int | None = None,
         avail: int | None = None,
         used: int | None = None,
         memory: int = 0x500000,
         prices: tuple[int, int, int, int] | None = None,
     ) -> None:
-        avail_offset, used_offset, _ = vring_offsets(num, align=4096)
         self.num = num
-        self.features = features
-        self.desc = desc
-        self.avail = desc + avail_offset if avail is None else avail
-        self.used = desc + used_offset if used is None else used
+        self.features = features | (RING_PACKED if packed else 0)
+        self.packed = bool(self.features & RING_PACKED)
+        self.personality = personality
+        self.batched = batched
+        self.desc = (0x20000 if self.packed else 0x10000) if desc is None else desc
+        offsets = (16 * num, 16 * num + 4) if self.packed else vring_offsets(num, align=4096)[:2]
+        self.avail = self.desc + offsets[0] if avail is None else avail
+        self.used = self.desc + offsets[1] if used is None else used
         self.mem = np.zeros(memory, dtype=np.uint8)
         self.lines = None if prices is None else new_lines(memory, 2, prices)
         self._watched: list[tuple[str, int, int]] = []
@@ -122,11 +144,15 @@ class Ring:
         raw = bytes.fromhex(data) if isinstance(data, str) else data
         self.mem[address : address + len(raw)] = np.frombuffer(raw, dtype=np.uint8)
 
-    def write_desc(self, at: int, address: int, length: int, flags: int, successor: int) -> None:
-        """Write a descriptor of a split ring, or of a split indirect table, at address `at`."""
+    def write_desc(self, at: int, address: int, length: int, flags: int, last: int = 0) -> None:
+        """Write a descriptor at address `at`, in the ring or in an indirect table.
+
+        `last` is the field that is left: `next`, or the buffer id of a packed ring.
+        """
+        tail = ((last, 2), (flags, 2)) if self.packed else ((flags, 2), (last, 2))
         raw = b''.join(
             (value % (1 << 8 * size)).to_bytes(size, 'little')
-            for value, size in ((address, 8), (length, 4), (flags, 2), (successor, 2))
+            for value, size in ((address, 8), (length, 4), *tail)
         )
         self.write(at, raw)
 
@@ -136,15 +162,18 @@ class Ring:
 
     def frame(self, caption: str) -> None:
         """Take a picture of the ring's bytes as they are now."""
-        rows = split_rows(self.num, self.desc, self.avail, self.used)
+        rows_of = packed_rows if self.packed else split_rows
+        rows = rows_of(self.num, self.desc, self.avail, self.used)
         for table, entries in self.driver.tables.items():
-            rows += table_rows(table, entries, packed=False)
+            rows += table_rows(table, entries, self.packed)
         for name, address, size in self._watched:
             rows += region_rows(name, address, size)
         # Entries that an index has just passed are news, even where their bytes are as before.
-        news = self._passed('avail', self.avail) | self._passed('used', self.used)
+        news: set[str] = set()
+        if not self.packed:
+            news = self._passed('avail', self.avail) | self._passed('used', self.used)
         pinned = [row for row in rows if row.label in news]
-        words = {**self.driver.words(), **self.device.words()}
+        words = {'driver': self.driver.words(), 'device': self.device.words()}
         self._film.take(caption, self.mem, rows, words, pinned)
 
     def _passed(self, ring: str, at: int) -> set[str]:
@@ -198,11 +227,13 @@ def _word(index: int | u64, doc: str) -> property:
 class Driver:
     """The driver's side of a ring; see sim.vring for what each operation does in Linux."""
 
-    free_head = _word(vring.D_FREE_HEAD, 'The first free descriptor.')
+    free_head = _word(vring.D_FREE_HEAD, 'The first free descriptor (packed: buffer id).')
     num_free = _word(vring.D_NUM_FREE, 'How many descriptors are free.')
-    num_added = _word(vring.D_NUM_ADDED, 'What was added since the last kick decision.')
-    avail_idx = _word(vring.D_AVAIL_IDX, 'The shadow of avail.idx.')
-    last_used = _word(vring.D_LAST_USED, 'Up to where used entries were taken.')
+    num_added = _word(vring.D_NUM_ADDED, 'Added since the last kick decision (packed: slots).')
+    avail_idx = _word(vring.D_AVAIL_IDX, 'The shadow of avail.idx (packed: the next slot).')
+    avail_wrap = _word(vring.D_AVAIL_WRAP, 'Packed: the wrap counter there.')
+    last_used = _word(vring.D_LAST_USED, 'Up to where used entries were taken (bit 15: wrap).')
+    used_length = _word(vring.D_USED_LENGTH, 'What the device wrote, it said, in the last buffer.')
     event_triggered = _word(vring.D_EVENT_TRIGGERED, 'An interrupt ran since enable_cb.')
     broken = _word(vring.D_BROKEN, 'The device has done something impossible.')
 
@@ -221,15 +252,25 @@ class Driver:
 
     def words(self) -> dict[str, int]:
         """The private state that the film shows."""
-        names = ('free_head', 'num_free', 'num_added', 'last_used')
-        return {name: getattr(self, name) for name in names}
+        names = ['free_head', 'num_free', 'num_added', 'last_used']
+        if self.ring.packed:
+            names += ['avail_idx', 'avail_wrap']
+        shown = {name: int(getattr(self, name)) for name in names}
+        if self.ring.packed:
+            shown |= {'last_used': self.last_used & 0x7FFF, 'used_wrap': self.last_used >> 15}
+        return shown
+
+    @property
+    def verdict(self) -> str:
+        """What is wrong with what the device wrote."""
+        return vring.VERDICTS[int(self.st[int(vring.D_VERDICT)])]
 
     def free_list(self) -> list[int]:
         """The free descriptors in the order in which they will be taken."""
         order, index = [], self.free_head
         for _ in range(self.num_free):
             order.append(index)
-            index = int(self.st[int(vring.D_EXTRA) + int(vring.EXTRA_WORDS) * index])
+            index = int(self.st[int(vring.extra(self.base, index) + vring.E_NEXT)])
         return order
 
     def add(
@@ -272,6 +313,10 @@ class Driver:
         self.ring.frame(f'driver: kick? {"yes" if wanted else "no"}')
         return wanted
 
+    def notification_data(self, vq: int) -> int:
+        """What a kick of queue `vq` carries if NOTIFICATION_DATA was agreed."""
+        return int(vring.notification_data(self.st, self.base, vq))
+
     def more_used(self) -> bool:
         """Is there a used entry to take?"""
         return bool(self._call(vring.more_used))
@@ -309,6 +354,22 @@ class Driver:
         self.enable_cb_prepare()
         return not self.more_used()
 
+    def enable_cb_delayed(self) -> bool:
+        """Ask for an interrupt once 3/4 of what is out came back; False if it has already."""
+        enough = not self._call(vring.enable_cb_delayed)
+        self.ring.frame('driver: enable_cb_delayed')
+        return not enough
+
+    def detach_unused_buf(self) -> Any:
+        """Take back, from a device that has stopped, a request that was not used; its token."""
+        number = int(vring.detach_unused_buf(self.ring.mem, self.st, self.base))
+        if number == vring.EMPTY:
+            return None
+        token, table = self._pending.pop(number)
+        self.tables.pop(table, None)
+        self.ring.frame(f'driver: detach_unused_buf -> token {token}')
+        return token
+
     def take_cycles(self) -> int:
         """What the cache lines have cost the driver since the last call."""
         return int(take_cycles(self.ring.lines, DRIVER_CORE))
@@ -322,30 +383,53 @@ class Device:
     """The device's side of a ring; see sim.vring for what each operation does in vhost."""
 
     last_avail = _word(vring.V_LAST_AVAIL, 'Up to where chains were fetched.')
+    avail_wrap = _word(vring.V_AVAIL_WRAP, 'Packed: the wrap counter there.')
     avail_idx = _word(vring.V_AVAIL_IDX, "The cached copy of the guest's avail.idx.")
     last_used = _word(vring.V_LAST_USED, 'Up to where used entries were written.')
+    used_wrap = _word(vring.V_USED_WRAP, 'Packed: the wrap counter there.')
+    broken = _word(vring.V_BROKEN, 'The device has given the ring up.')
+    status = _word(vring.V_STATUS, 'Bits of the device status that this queue raised.')
     signalled_used = _word(vring.V_SIGNALLED_USED, 'last_used at the last signal decision.')
     signalled_used_valid = _word(vring.V_SIGNALLED_USED_VALID, 'False: the next signal is forced.')
 
-    def __init__(self, ring: Ring, last_avail: int = 0) -> None:
+    def __init__(self, ring: Ring) -> None:
         self.ring = ring
         self.base = u64(0)
         words = vring.device_words(ring.num)
         self.buffers = u64(words)
         self.st = np.zeros(words + 4 + 2 * MAX_BUFFERS, dtype=np.int64)
-        self.attach(last_avail)
+        self.attach()
 
-    def attach(self, last_avail: int) -> None:
-        """Begin at `last_avail`, with used.idx as it stands in memory (SET_VRING_BASE)."""
+    def attach(self, base: int | None = None) -> None:
+        """Begin at `base`, which is what VHOST_SET_VRING_BASE carries; None: on a fresh ring.
+
+        Errors: RingError, the ring cannot be where it is or go on from there.
+        """
         ring = self.ring
-        vring.device_init(
-            ring.mem, self.st, self.base, ring.num, ring.desc, ring.avail, ring.used,
-            ring.features, last_avail, vring.KERNEL_VHOST,
+        code = vring.device_init(
+            ring.mem, self.st, self.base, ring.num, ring.desc, ring.avail, ring.used, ring.features,
+            vring.fresh_base(ring.features) if base is None else base, ring.personality,
         )  # fmt: skip
+        if code:
+            raise RingError('attach', int(code), self.verdict)
+        self.st[int(vring.V_BATCHED)] = ring.batched
 
     def words(self) -> dict[str, int]:
         """The private state that the film shows."""
-        return {name: getattr(self, name) for name in ('last_avail', 'signalled_used')}
+        names = ['last_avail', 'signalled_used']
+        if self.ring.packed:
+            names += ['avail_wrap', 'last_used', 'used_wrap']
+        return {name: int(getattr(self, name)) for name in names}
+
+    @property
+    def verdict(self) -> str:
+        """What was last found wrong with what the driver wrote."""
+        return vring.VERDICTS[int(self.st[int(vring.V_VERDICT)])]
+
+    @property
+    def in_flight(self) -> int:
+        """Requests (packed: descriptors) that were fetched and not used."""
+        return int(vring.in_flight(self.st, self.base))
 
     def fetch(self) -> Chain | None:
         """Take the next request; None if there is none. Errors: RingError, a malformed chain."""
@@ -353,7 +437,7 @@ class Device:
         if head == vring.EMPTY:
             return None
         if head < 0:
-            raise RingError('fetch', head)
+            raise RingError('fetch', head, self.verdict)
         at = int(self.buffers)
         out, in_ = (int(count) for count in self.st[at : at + 2])
         pairs = self.st[at + 4 : at + 4 + 2 * (out + in_)].reshape(-1, 2).tolist()
@@ -361,11 +445,15 @@ class Device:
         self.ring.frame(f'device: fetch -> head {head}')
         return Chain(head, entries[:out], entries[out:])
 
-    def use(self, chain: Chain | int, length: int = 0) -> None:
-        """Give a request back with `length` bytes written; vhost-scsi always says 0."""
+    def use(self, chain: Chain | int, length: int = 0) -> int:
+        """Give a request back with `length` bytes written; vhost-scsi always says 0.
+
+        Returns how many requests the driver can see now: with IN_ORDER some wait for older ones.
+        """
         head = chain if isinstance(chain, int) else chain.head
-        self._call(vring.add_used, head, length)
+        visible = int(self._call(vring.add_used, head, length))
         self.ring.frame(f'device: use head {head}, len {length}')
+        return visible
 
     def signal(self) -> bool:
         """Does the driver want an interrupt for what was used? (vhost_notify)"""
