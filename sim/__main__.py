@@ -136,6 +136,8 @@ def _summary(report: dict[str, Any]) -> str:
         f'{report["warmup_requests"]}',
         f'iops      {report["iops"]:.0f}',
     ]
+    if report['hypothetical']:
+        lines.append(f'hypothetical: {", ".join(report["hypothetical"])}; no real backend does it')
     if latency:
         shown = '  '.join(f'{k} {v / 1e3:.1f}' for k, v in latency.items())
         lines.append(f'latency   {shown}  (µs, arrival to completion)')

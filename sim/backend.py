@@ -87,9 +87,14 @@ WORKER_WORDS = A_FIELDS + 17
     Q_BACKEND,  # 1 while an endpoint is set
     Q_SIGNALS,
     Q_SIGNALS_SUPPRESSED,
-    Q_AHEAD_MAX,  # largest avail.idx - last_avail seen (packed rings have no such index: 1)
-) = map(u64, range(17))
-HOST_QUEUE_WORDS = 17
+    Q_AHEAD_MAX,  # largest avail.idx - last_avail seen; packed: most descriptors in our hands
+    Q_ORDER_LIST,  # in order, trace only: rows as they were fetched, circular
+    Q_ORDER_ROOM,
+    Q_ORDER_TAIL,
+    Q_ORDER_HEAD,
+    Q_UNTOLD,  # in order: made visible since the last signal
+) = map(u64, range(22))
+HOST_QUEUE_WORDS = 22
 
 
 # ---------------------------------------------------------------------------------- work list ----
@@ -164,22 +169,14 @@ def _take(mem, lines, st, tr, b, now):
 @kernel
 def _reply_bad_target(mem, lines, st, tr, b, q, head, row, response):
     """vhost_scsi_send_bad_target(): answer at once, signal at once, used.len 0."""
-    device, core = u64(st[q + Q_DEVICE]), st[b + B_CORE]
+    core = st[b + B_CORE]
     st[b + B_BAD_TARGETS] += 1
     scsi.write_response(mem, lines, core, response, S_BAD_TARGET, 0, 0, 0)
-    vring.add_used(mem, lines, st, device, core, head, 0)
-    _note_direct_reply(tr, row)
-
-
-@kernel
-def _note_direct_reply(tr, row):
-    """A request that skips the disk carries t_fetch forward."""
-    now = tr[row + record.R_FETCH]
-    tr[row + record.R_ISSUE] = now
-    tr[row + record.R_DONE] = now
-    tr[row + record.R_REPORT] = now
-    tr[row + record.R_USED] = now
-    tr[row + record.R_USED_COUNT] += 1
+    fetched = tr[row + record.R_FETCH]  # a request that skips the disk carries it forward
+    tr[row + record.R_ISSUE] = fetched
+    tr[row + record.R_DONE] = fetched
+    tr[row + record.R_REPORT] = fetched
+    _give_back(mem, lines, st, tr, q, core, head, row, fetched - 1)
 
 
 @kernel
@@ -278,7 +275,14 @@ def _fetch(mem, lines, st, tr, b, now):
     if tr[row + record.R_KICK] > now + 1:  # quicker than the kick that was on its way
         tr[row + record.R_KICK] = tr[row + record.R_AVAIL]
         tr[row + record.R_KICK_ID] = 0
-    st[q + Q_AHEAD_MAX] = max(st[q + Q_AHEAD_MAX], vring.backlog(st, device) + 1)
+    if st[device + vring.V_IN_ORDER]:
+        place = st[q + Q_ORDER_TAIL]
+        st[u64(st[q + Q_ORDER_LIST]) + u64(place)] = np.int64(row)
+        st[q + Q_ORDER_TAIL] = _wrapped(place + 1, st[q + Q_ORDER_ROOM])
+    ahead = vring.backlog(st, device) + 1
+    if st[device + vring.V_PACKED]:
+        ahead = st[device + vring.V_INUSE]
+    st[q + Q_AHEAD_MAX] = max(st[q + Q_AHEAD_MAX], ahead)
     return _request(mem, lines, st, tr, b, q, head, row) + take_cycles(lines, core)
 
 
@@ -299,7 +303,7 @@ def _request(mem, lines, st, tr, b, q, head, row):
         x = _build_command(mem, st, q, head, row)
     if x == u64(0):
         _reply_bad_target(mem, lines, st, tr, b, q, head, row, st[response])
-        if vring.signal_needed(mem, lines, st, u64(st[q + Q_DEVICE]), st[b + B_CORE]):
+        if _signal_wanted(mem, lines, st, q, st[b + B_CORE]):
             st[q + Q_SIGNALS] += 1
             wake(st, st[q + Q_IRQ_SLOT], tr[row + record.R_FETCH] - 1 + st[K_IRQ_INJECT])
         return st[K_WORKER_POP]
@@ -334,6 +338,38 @@ def complete_step(st, tr, w, now):
 
 
 @kernel
+def _give_back(mem, lines, st, tr, q, core, head, row, now):
+    """vhost_add_used() with length 0, and when each request became visible.
+
+    In order that is not this request but those that were fetched first and waited for no other.
+    """
+    device = u64(st[q + Q_DEVICE])
+    visible = vring.add_used(mem, lines, st, device, core, head, 0)
+    if not st[device + vring.V_IN_ORDER]:
+        tr[row + record.R_USED] = now + 1
+        tr[row + record.R_USED_COUNT] += 1
+        return
+    st[q + Q_UNTOLD] += visible
+    for _ in range(visible):
+        place = st[q + Q_ORDER_HEAD]
+        oldest = u64(st[u64(st[q + Q_ORDER_LIST]) + u64(place)])
+        tr[oldest + record.R_USED] = now + 1
+        tr[oldest + record.R_USED_COUNT] += 1
+        st[q + Q_ORDER_HEAD] = _wrapped(place + 1, st[q + Q_ORDER_ROOM])
+
+
+@kernel
+def _signal_wanted(mem, lines, st, q, core):
+    """vhost_notify(); where order has held everything back there is nothing to tell."""
+    device = u64(st[q + Q_DEVICE])
+    if st[device + vring.V_IN_ORDER]:
+        if st[q + Q_UNTOLD] == 0:
+            return False
+        st[q + Q_UNTOLD] = 0
+    return vring.signal_needed(mem, lines, st, device, core)
+
+
+@kernel
 def _used(mem, lines, st, tr, b, now):
     """One turn of vhost_scsi_complete_cmd_work(): response, used element, used.idx."""
     x = u64(st[b + B_BATCH])
@@ -349,10 +385,8 @@ def _used(mem, lines, st, tr, b, now):
         st[x + target.X_RESID],
         st[x + target.X_SENSE],
     )
-    vring.add_used(mem, lines, st, u64(st[q + Q_DEVICE]), core, st[x + target.X_HEAD], 0)
-    row = u64(st[x + target.X_ROW])
-    tr[row + record.R_USED] = now + 1
-    tr[row + record.R_USED_COUNT] += 1
+    head, row = st[x + target.X_HEAD], u64(st[x + target.X_ROW])
+    _give_back(mem, lines, st, tr, q, core, head, row, now)
     st[b + B_BATCH] = st[x + target.X_NEXT]
     delay = take_cycles(lines, core)
     if st[b + B_BATCH] >= 0:
@@ -366,7 +400,7 @@ def _signal(mem, lines, st, b, now):
     """vhost_signal(), barrier D: one decision for the whole batch."""
     q = u64(st[b + B_QUEUE])
     core = st[b + B_CORE]
-    if vring.signal_needed(mem, lines, st, u64(st[q + Q_DEVICE]), core):
+    if _signal_wanted(mem, lines, st, q, core):
         st[q + Q_SIGNALS] += 1
         wake(st, st[q + Q_IRQ_SLOT], now + st[K_IRQ_INJECT])
     else:

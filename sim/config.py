@@ -368,11 +368,6 @@ def check_features(
 ) -> None:
     """What the backend offers, and what becomes of asking for more: refused, or off with a note."""
     agreed = negotiate(device, guest, host, qemu, hypothetical=hypothetical)
-    for name in ('packed', 'in_order'):
-        refuse(
-            device[name] and hypothetical,
-            f'device.{name}=on with run.hypothetical=on is not modelled yet; take it out',
-        )
     rows = features.properties_of(device['driver'])
     asked = {name: rows[name].bit for name in FEATURE_KEYS if device[name]}
     for name, bit in asked.items():

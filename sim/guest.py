@@ -367,8 +367,10 @@ def _add(mem, lines, st, tr, v, now):
     delay = take_cycles(lines, core)
     st[q + G_LOCK_UNTIL] = now + delay
     if head < 0:
-        # virtqueue_add_split() forces a notify when a chain with readable buffers does not fit.
         _requeue(st, v, q, tag, st[v + V_DISPATCHING])
+        if st[d + vring.D_PACKED]:  # what the batch has published so far, by commit_rqs
+            return _after_add(st, tr, v, now, delay, st[v + V_BATCH_COUNT] > 0)
+        # virtqueue_add_split() forces a notify when a chain with readable buffers does not fit.
         st[v + V_FORCED_KICK] = 1
         return _after_add(st, tr, v, now, delay, True)
     st[lun + L_BUSY] += 1

@@ -64,13 +64,13 @@ def order(rows: Rows) -> list[str]:
 
 
 def ring_never_overrun(machine: Machine) -> list[str]:
-    """u16(avail.idx - last_avail) <= num, at every fetch."""
+    """At every fetch u16(avail.idx - last_avail) <= num; packed: no more descriptors than slots."""
     broken = []
     for q, g in zip(machine.host_queues, machine.guest_queues, strict=True):
         ahead, num = machine.field(q, backend.Q_AHEAD_MAX), machine.field(g, guest.G_NUM)
         if ahead > num:
             index = machine.field(q, backend.Q_INDEX)
-            broken.append(f'ring: queue {index} was {ahead} entries ahead, it has {num}')
+            broken.append(f'ring: {ahead} entries stood in queue {index}, which has {num}')
     return broken
 
 

@@ -30,7 +30,7 @@ from sim.config import Config, Workload
 from sim.costs import Costs
 from sim.disks import events
 from sim.disks import fields as disks
-from sim.layout import PAGE_SIZE, vring_offsets
+from sim.layout import PAGE_SIZE, desc_bytes, vring_offsets
 from sim.units import ns_to_cycles
 
 Words = npt.NDArray[np.int64]
@@ -124,6 +124,7 @@ class _Builder:
         self.costs = costs
         self.record_requests = record_requests
         self.num = config.device.virtqueue_size
+        self.features = config.agreed.acked
         self.vcpus = config.guest.vcpus
         self.queues = min(config.device.num_queues, self.vcpus)
         self.segments = max(-(-job.bs // PAGE_SIZE) for job in config.jobs)
@@ -238,8 +239,7 @@ class _Builder:
         """Memory and both sides of one request queue; returns where its ring lies."""
         num, segments = self.num, self.segments
         g, q, room = self.guest_queues[index], self.host_queues[index], 8 + 2 * (segments + 2)
-        avail, used, size = vring_offsets(num, align=64)
-        desc = self.bytes.take(size, PAGE_SIZE)
+        ring = self._ring_memory()
         headers = self.bytes.take(HEADER_STRIDE * num, PAGE_SIZE) + HEADER_OFFSET
         table_stride = 64
         while table_stride < 16 * (segments + 2):
@@ -292,20 +292,30 @@ class _Builder:
             (backend.Q_TARGET, self.config.device.boot_tpgt),
             (backend.Q_LUN_BLOCKS, self.config.target.size // 512),
             (backend.Q_BACKEND, 1),
+            (backend.Q_ORDER_LIST, self.words.take(num)),
+            (backend.Q_ORDER_ROOM, num),
         )
         for name, value in host_values:
             self.put(q, name, value)
         self.put(self.irq[index], crossing.C_GUEST_QUEUE, g)
+        return ring
+
+    def _ring_memory(self) -> tuple[int, int, int]:
+        """Where a modern PCI driver lays a ring: descriptors, driver area, device area.
+
+        A split ring is one allocation (vring_create_virtqueue_split); of a packed one each area is
+        its own, in whole pages (vring_alloc_queue_packed).
+        """
+        if self.features >> layout.F_RING_PACKED & 1:
+            sizes = (desc_bytes(self.num), layout.EVENT_SIZE, layout.EVENT_SIZE)
+            desc, driver, device = (self.bytes.take(size, PAGE_SIZE) for size in sizes)
+            return desc, driver, device
+        avail, used, size = vring_offsets(self.num, align=64)
+        desc = self.bytes.take(size, PAGE_SIZE)
         return desc, desc + avail, desc + used
 
     def _init_ring(self, machine: Machine, index: int, desc: int, avail: int, used: int) -> None:
-        device = self.config.device
-        agreed = {
-            layout.F_VERSION_1: True,
-            layout.F_EVENT_IDX: device.event_idx,
-            layout.F_INDIRECT_DESC: device.indirect_desc,
-        }
-        features = sum(1 << bit for bit, on in agreed.items() if on)
+        features = self.features
         d, v = np.uint64(self.drivers[index]), np.uint64(self.devices[index])
         st, num = machine.st, self.num
         vring.driver_init(st, d, num, desc, avail, used, features)

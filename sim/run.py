@@ -93,7 +93,7 @@ def run(
     return Result(
         config=config,
         requests=requests,
-        summary=frame.summary_frame({k: v for k, v in report.items() if k not in NO_METRIC}),
+        summary=frame.summary_frame(_metrics(report)),
         report=report,
         violations=violations,
         provenance=provenance,
@@ -101,6 +101,12 @@ def run(
 
 
 NO_METRIC = ('config', 'wall_seconds', 'wall_io_per_second')
+
+
+def _metrics(report: dict[str, Any]) -> dict[str, Any]:
+    """What of the report is a metric; what is hypothetical stands there with the value 1."""
+    found = {key: value for key, value in report.items() if key not in NO_METRIC}
+    return found | {'hypothetical': dict.fromkeys(report['hypothetical'], 1)}
 
 
 class Phases:
@@ -163,6 +169,7 @@ def _report(
     return {
         'id': config.id,
         'digest': digest_of(world),
+        'hypothetical': list(config.agreed.hypothetical),
         'requests': total,
         'requests_completed': completed,
         'requests_measured': len(done),
@@ -224,6 +231,7 @@ def _provenance(config: Config, report: dict[str, Any]) -> dict[str, Any]:
         'seed': config.run.seed,
         'preset': config.run.preset,
         'digest': report['digest'],
+        'hypothetical': report['hypothetical'],
         'notes': list(config.notes),
     }
 

@@ -293,7 +293,6 @@ def test_a_value_of_the_wrong_type_is_refused(section, problem):
         ),
         ({'device': {'max_sectors': 7}}, 'is less than workload.bs=4096'),
         ({'device': {'packed': True}}, 'VHOST_SET_FEATURES fails with EOPNOTSUPP'),
-        ({'device': {'packed': True}, 'run': {'hypothetical': True}}, 'is not modelled yet'),
         ({'target': {'kind': 'null', 'service': '1us'}}, 'target.service has no meaning'),
         ({'target': {'serial': '1us'}}, 'target.serial has no meaning for kind constant'),
         ({'target': {'size': (1 << 20) + 1}}, 'is no multiple of 512'),

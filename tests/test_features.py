@@ -34,7 +34,11 @@ def test_what_kernel_vhost_scsi_offers_is_the_known_mask():
 
 
 def test_the_ring_core_counts_with_the_same_numbers():
-    assert (layout.F_INDIRECT_DESC, layout.F_EVENT_IDX) == (f.INDIRECT_DESC, f.EVENT_IDX)
+    known = {row.name.split('_F_')[1]: number for number, row in f.BITS.items()}
+    for name, value in vars(layout).items():
+        if name.startswith('F_') and name[2:] in known:
+            assert value == known[name[2:]], name
+    assert layout.F_RING_PACKED == f.RING_PACKED
 
 
 def test_names_are_those_of_the_headers_and_numbers_are_theirs():
@@ -213,6 +217,20 @@ def test_a_config_knows_what_was_agreed_on():
     config = load(device={'event_idx': False})
     assert config.agreed.acked == mask(f.INDIRECT_DESC, f.VERSION_1)
     assert config.agreed.hypothetical == ()
+    config = load(device={'packed': True}, run={'hypothetical': True})
+    assert config.device.packed
+    assert config.agreed.hypothetical == ('VIRTIO_F_RING_PACKED',)
+    assert config.notes == ()
+
+
+def test_in_order_takes_a_guest_that_knows_it():
+    asked = {'device': {'in_order': True}, 'run': {'hypothetical': True}}
+    old, new = load(**asked), load(**asked, guest={'kernel': '7.2'})
+    assert not old.device.in_order
+    assert any('guest.kernel=7.2 does' in note for note in old.notes)
+    assert any('nothing hypothetical' in note for note in old.notes)
+    assert new.device.in_order
+    assert new.notes == ()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,360 @@
+"""What is each feature bit of the ring worth: RING_PACKED, INDIRECT_DESC, EVENT_IDX, IN_ORDER?
+
+Method: paired runs. All sixteen combinations of the four bits see the same requests with the same
+service times (same seed), at several iodepths and once in batches of 32. Everything is compared
+with the reference, QEMU's default (split, INDIRECT, EVENT_IDX): totals per request seed by seed,
+latencies request by request (same serial; the first tenth of each run is left out); the intervals
+are Student's, 95 %, over the seeds. The guest is Linux 7.2, which acks all four bits. Kernel
+vhost-scsi offers neither packed rings nor IN_ORDER: such rows are hypothetical (the kernel's worker
+over QEMU's algorithms) and say so.
+
+The disk is as configured. By default it is exponential (80 us, 32 lanes) and finishes out of
+order; IN_ORDER is then shown on its twin as well, one lane that is as fast as the 32 together and
+finishes in order.
+
+Expect, in cache-line transfers and in cycles of both sides per request:
+  packed     fewer, most at depth 1, least in batches, where a split ring shares its index lines
+  EVENT_IDX  never more kicks and interrupts together; at depth 1, where it cannot save any, it
+             costs two event words (at depth 1 a packed ring reads one word either way)
+  INDIRECT   a table is a line or two more than three descriptors in the ring, which on the other
+             hand holds a third of the requests: with many in flight they queue in the block layer
+  IN_ORDER   0 to 5 % where the disk finishes in order; where it does not, the quick wait for the
+             slow: latency doubles at depth 16, and the worker works less because less comes back
+The same signs as published for network loads, per packet (Jason Wang, virtio IN_ORDER v7, 2025:
+packed 0 to 14 % less, IN_ORDER 0 to 5 %; Michael Tsirkin, EVENT_IDX, 2011; Maxime Coquelin,
+indirect descriptors in DPDK, 2018: 1 to 4 % slower when nothing else limits); a SCSI request has
+more lines of its own, so the ring's share is smaller.
+
+500 runs: under a minute on two cores with --jobs 2, and the compilation of the kernels before it;
+--quick half of that. Writes feature_bits.csv, heat-map.png (all combinations) and one-bit.png (what
+one bit alone changes, against iodepth).
+"""
+
+import argparse
+import itertools
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments import command
+
+LOAD = 'iodepth (and batch)'  # a label that stands for a Load
+BITS = ('packed', 'indirect_desc', 'event_idx', 'in_order')
+
+
+class Combination(NamedTuple):
+    """Which of the four bits are agreed on."""
+
+    packed: bool
+    indirect_desc: bool
+    event_idx: bool
+    in_order: bool
+
+    def __str__(self) -> str:
+        ring = 'packed' if self.packed else 'split'
+        more = [
+            word
+            for word, on in zip(('INDIRECT', 'EVENT_IDX', 'IN_ORDER'), self[1:], strict=True)
+            if on
+        ]
+        return ' '.join([ring, *more])
+
+
+class Load(NamedTuple):
+    """How the workload keeps the ring busy."""
+
+    iodepth: int
+    batch: int  # requests given to the kernel at once, and completions waited for
+
+    def __str__(self) -> str:
+        return f'{self.iodepth}' if self.batch == 1 else f'{self.iodepth}, batches of {self.batch}'
+
+
+REFERENCE = Combination(packed=False, indirect_desc=True, event_idx=True, in_order=False)
+COMBINATIONS = [
+    Combination(packed, indirect, event_idx, in_order)
+    for packed in (False, True)
+    for in_order in (False, True)
+    for indirect, event_idx in itertools.product((True, False), repeat=2)
+]
+LOADS = (Load(1, 1), Load(4, 1), Load(16, 1), Load(64, 1), Load(64, 32))
+LOADS_QUICK = (Load(1, 1), Load(16, 1), Load(64, 1), Load(64, 32))
+SEEDS, SEEDS_QUICK = 5, 3
+REQUESTS, REQUESTS_QUICK = 4000, 2000
+COLD = 0.1  # share of the requests that is left out of the latencies
+
+# Metric: (title, unit); all but the latency are totals of a run over its requests.
+METRICS = {
+    'kicks': ('kicks', 'per request'),
+    'interrupts': ('interrupts', 'per request'),
+    'line_transfers': ('cache-line transfers', 'per request'),
+    'guest_cycles': ('guest vCPU', 'busy cycles per request'),
+    'worker_cycles': ('vhost worker', 'busy cycles per request'),
+    'latency_us': ('latency', 'µs, mean'),
+}
+
+
+class Point(NamedTuple):
+    """One run."""
+
+    disk: str  # key of disks_of
+    bits: Combination
+    load: Load
+    seed: int
+
+
+def experiment(options: argparse.Namespace) -> dict[str, Any]:
+    """Run the sweep, write table and figures; returns config, seed, rows and violations."""
+    from sim.config import load
+    from sim.sweep import load_report, sweep
+
+    loads = LOADS_QUICK if options.quick else LOADS
+    extra = command.sets_of(options)
+    requests = REQUESTS_QUICK if options.quick else REQUESTS
+
+    def at(point: Point | None) -> Any:
+        sets = list(extra)
+        if point is not None:
+            sets += [f'device.{name}={on}' for name, on in zip(BITS, point.bits, strict=True)]
+            sets += [f'run.hypothetical={point.bits.packed or point.bits.in_order}']
+            sets += [
+                f'workload.iodepth={point.load.iodepth}',
+                f'workload.iodepth_batch_submit={point.load.batch}',
+                f'workload.iodepth_batch_complete_min={point.load.batch}',
+                f'workload.iodepth_batch_complete_max={point.load.batch}',
+                f'run.seed={point.seed}',
+                'guest.kernel=7.2',
+                'run.record=full',
+            ]
+            sets += disks[point.disk]
+        return load(
+            toml=options.config, fio=options.fio, device=options.device, sets=sets,
+            workload={'number_ios': requests}, target={'kind': 'exponential'},
+        )  # fmt: skip
+
+    base = at(None)
+    disks = disks_of(base.target)
+    first = next(iter(disks))
+    seeds = range(base.run.seed, base.run.seed + (SEEDS_QUICK if options.quick else SEEDS))
+    points = [
+        Point(disk, bits, load_, seed)
+        for disk in disks
+        for bits in COMBINATIONS
+        if disk == first or (bits.indirect_desc and bits.event_idx)
+        for load_ in loads
+        for seed in seeds
+    ]
+    for note in base.notes:
+        print(f'note: {note}', file=sys.stderr)
+    if not options.json:
+        print(base.to_toml())
+    configs = [at(point) for point in points]
+    places = sweep(configs, options.out, jobs=options.jobs, progress=command.progress)
+    measured = {
+        point: measure(load_report(place), latencies(place))
+        for point, place in zip(points, places, strict=True)
+    }
+    rows = list(compared(measured, list(disks), loads, seeds))
+    draw(Path(options.out), base, rows)
+    return {
+        'config': base.effective(),
+        'seed': base.run.seed,
+        'rows': rows,
+        'violations': [text for run in measured.values() for text in run['violations']],
+    }
+
+
+def disks_of(target: Any) -> dict[str, list[str]]:
+    """The disk as configured, and of an exponential one the twin that finishes in order.
+
+    The twin has one lane that is as fast as all the lanes together, so it can do as much.
+    """
+    disks: dict[str, list[str]] = {'as configured': []}
+    if target.kind == 'exponential' and target.lanes > 1:
+        disks = {'out of order': []}
+        disks['in order'] = ['target.lanes=1', f'target.service={target.service // target.lanes}ns']
+    return disks
+
+
+def latencies(place: Path) -> Any:
+    """Latencies in ns by clone and number of its I/O, which all combinations share; warm-up cut."""
+    from sim.sweep import load_requests
+
+    requests = load_requests(place).sort_values('serial')
+    number = requests.groupby('clone').cumcount().rename('number')
+    latency = requests.set_index([requests['clone'], number])['latency_ns'].dropna()
+    return latency[latency.index.get_level_values('number') >= COLD * number.max()].astype('int64')
+
+
+def measure(report: dict[str, Any], latency_ns: Any) -> dict[str, Any]:
+    """What the comparison needs of one run."""
+    count = report['requests_completed']
+    cycles = report['simulated_seconds'] * report['config']['host']['cpu_hz'] / count
+    busy = report['busy']
+    return {
+        'kicks': report['kicks'] / count,
+        'interrupts': report['interrupts'] / count,
+        'line_transfers': report['line_transfers_per_request'],
+        'guest_cycles': cycles * sum(v for k, v in busy.items() if k.startswith('vcpu')),
+        'worker_cycles': cycles * sum(v for k, v in busy.items() if k.startswith('vhost')),
+        'latency_us': float(latency_ns.mean()) / 1e3,
+        'iops': report['iops'],
+        'latency_ns': latency_ns,
+        'hypothetical': report['hypothetical'],
+        'violations': report['violations'],
+    }
+
+
+def compared(
+    measured: dict[Point, dict[str, Any]],
+    disks: Sequence[str],
+    loads: Sequence[Load],
+    seeds: Iterable[int],
+) -> Iterable[dict[str, Any]]:
+    """The table: one row per disk, combination and load; seeds are averaged, differences paired."""
+    import numpy as np
+
+    from sim.analysis.stats import batch_means
+
+    for disk, bits, load in itertools.product(disks, COMBINATIONS, loads):
+        pairs = [
+            (measured[Point(disk, bits, load, seed)], measured[Point(disk, REFERENCE, load, seed)])
+            for seed in seeds
+            if Point(disk, bits, load, seed) in measured
+        ]
+        if not pairs:
+            continue
+        row: dict[str, Any] = {
+            'disk': disk,
+            'combination': str(bits),
+            **dict(zip(BITS, bits, strict=True)),
+            'iodepth': load.iodepth,
+            'batch': load.batch,
+            'hypothetical': ' '.join(pairs[0][0]['hypothetical']),
+            'iops': float(np.mean([run['iops'] for run, _ in pairs])),
+        }
+        for name in METRICS:
+            deltas = [run[name] - reference[name] for run, reference in pairs]
+            if name == 'latency_us':
+                deltas = [float(paired(run, reference).mean()) / 1e3 for run, reference in pairs]
+            interval = batch_means(deltas, batches=len(deltas))
+            mean = float(np.mean([reference[name] for _, reference in pairs]))
+            row[name] = mean + interval.mean
+            row[f'{name}_delta'] = interval.mean
+            row[f'{name}_half_width'] = interval.half_width
+            percent = 100 / mean if mean else 0.0
+            row[f'{name}_percent'] = percent * interval.mean
+            row[f'{name}_percent_half_width'] = percent * interval.half_width
+        per_request = np.concatenate([paired(run, reference) for run, reference in pairs])
+        for share in (5, 50, 95):
+            row[f'latency_delta_p{share}_us'] = float(np.percentile(per_request, share)) / 1e3
+        yield row
+
+
+def paired(run: dict[str, Any], reference: dict[str, Any]) -> Any:
+    """How much longer each request took than the same one in the reference run, in ns."""
+    return (run['latency_ns'] - reference['latency_ns']).dropna().to_numpy()
+
+
+def draw(folder: Path, config: Any, rows: list[dict[str, Any]]) -> None:
+    """Table and figures."""
+    import pandas as pd
+
+    from experiments.queue_depth import describe
+    from sim.analysis import plot
+
+    table = pd.DataFrame(rows)
+    table.to_csv(folder / 'feature_bits.csv', index=False)
+    table[LOAD] = [str(Load(r.iodepth, r.batch)) for r in table.itertuples()]
+    what = describe(config)
+    main = table[table['disk'] == table['disk'].iloc[0]]
+    figure = plot.heat_panels(
+        main, METRICS, rows='combination', columns=LOAD, marks=MARKS,
+        reference=str(REFERENCE), note=NOTE,
+        title=f'What feature bits change against {DEFAULT}\n{what}',
+    )  # fmt: skip
+    plot.save(figure, folder / 'heat-map.png')
+    figure = plot.effects(
+        effects_of(table), ONE_BIT, columns=LOAD, wide=('latency_us',),
+        title=f'What one bit alone changes against {DEFAULT}\n{what}',
+    )  # fmt: skip
+    plot.save(figure, folder / 'one-bit.png')
+
+
+# The rows of the second figure: (title, unit).
+ONE_BIT = {
+    'line_transfers': ('cache-line transfers', 'change, %'),
+    'guest_cycles': ('guest vCPU cycles', 'change, %'),
+    'worker_cycles': ('vhost worker cycles', 'change, %'),
+    'latency_us': ('mean latency', 'change, %'),
+}
+
+
+DEFAULT = "QEMU's default (split, INDIRECT, EVENT_IDX)"
+MARKS = {'packed': 'packed *', 'indirect_desc': 'INDIRECT', 'event_idx': 'EVENT_IDX',
+         'in_order': 'IN_ORDER *'}  # fmt: skip
+NOTE = (
+    'Each cell: change in % against the framed row, which shows the values; grey where the 95 % '
+    'interval over the seeds holds zero.\n'
+    '* hypothetical: kernel vhost-scsi offers neither packed rings nor IN_ORDER.'
+)
+
+
+def effects_of(table: Any) -> Any:
+    """What one bit alone changes: rows of `table` that differ from the reference in one bit."""
+    import pandas as pd
+
+    found = []
+    for place, (name, label) in enumerate(MARKS.items()):
+        flipped = list(REFERENCE)
+        flipped[place] = not flipped[place]
+        word = f'{label.strip(" *")} {"on" if flipped[place] else "off"}'
+        word += ' (hypothetical)' if label.endswith('*') else ''
+        chosen = table[table['combination'] == str(Combination(*flipped))]
+        for number, (disk, rows) in enumerate(chosen.groupby('disk', sort=False)):
+            if number == 0 or name == 'in_order':
+                found.append(rows.assign(effect=word, series=f'disk: {disk}'))
+    return pd.concat(found)
+
+
+def show(outcome: dict[str, Any], folder: Path) -> None:
+    """The table for people, and where to look."""
+    import pandas as pd
+
+    table = pd.DataFrame(outcome['rows'])
+    shown = pd.DataFrame(
+        {
+            'disk': table['disk'],
+            'combination': table['combination'],
+            'load': [str(Load(r.iodepth, r.batch)) for r in table.itertuples()],
+            'kicks': table['kicks'].round(3),
+            'irqs': table['interrupts'].round(3),
+            'lines': [interval(row, 'line_transfers') for row in outcome['rows']],
+            'guest cycles': [interval(row, 'guest_cycles') for row in outcome['rows']],
+            'worker cycles': [interval(row, 'worker_cycles') for row in outcome['rows']],
+            'latency µs': [interval(row, 'latency_us') for row in outcome['rows']],
+        }
+    )
+    print('per request, and in brackets the paired difference to the reference in percent, 95 %')
+    print(shown.to_string(index=False))
+    for broken in outcome['violations']:
+        print(f'violation: {broken}')
+    beyond = sorted({name for row in outcome['rows'] for name in row['hypothetical'].split()})
+    print(f'hypothetical  {", ".join(beyond)}: rows that have them describe no real device')
+    print(f'table    {folder / "feature_bits.csv"}')
+    for name in ('heat-map', 'one-bit'):
+        print(f'figure   {folder / name}.png')
+
+
+def interval(row: dict[str, Any], name: str) -> str:
+    """A value and its paired change: '12.3 (-4.1 ± 0.2 %)'."""
+    value = row[name]
+    digits = 2 if value < 100 else 0
+    change, half_width = row[f'{name}_percent'], row[f'{name}_percent_half_width']
+    return f'{value:.{digits}f} ({change:+.1f} ± {half_width:.1f} %)'
+
+
+if __name__ == '__main__':
+    arguments = command.parser('feature_bits', __doc__).parse_args()
+    sys.exit(command.main(arguments, experiment, show))
