@@ -33,19 +33,20 @@ u64 = np.uint64
 ONE = u64(1)
 LINE_SHIFT = u64(6)
 
-# The head of the `lines` array: four prices in cycles, where the line entries begin, then four
-# counters per core.
+# The head of the `lines` array: four prices in cycles, where the line entries begin, then five
+# words per core.
 L_HIT = u64(0)
 L_SHARED = u64(1)
 L_TRANSFER = u64(2)
 L_COLD = u64(3)
 L_ENTRIES = u64(4)
 L_CORES = u64(5)
-CORE_WORDS = u64(4)
-C_CYCLES = u64(0)  # charged since the last take_cycles()
+CORE_WORDS = u64(5)
+C_PAID = u64(0)  # cycles up to the last take_cycles()
 C_HITS = u64(1)
 C_SHARED = u64(2)
 C_TRANSFERS = u64(3)  # transfers and first touches
+C_COLD = u64(4)  # first touches
 
 # A line entry: three holders (core + 1, 0 is nobody) of 16 bits, oldest last; bit 62 says that the
 # first holder has modified the line (it is then the only one).
@@ -138,45 +139,61 @@ def new_lines(
     return lines
 
 
-@kernel
-def _charge(lines, core, price, counter):
-    base = L_CORES + u64(core) * CORE_WORDS
-    lines[base + C_CYCLES] += lines[price]
-    lines[base + counter] += 1
+@kernel(inline=True)
+def _count(lines, core, counter):
+    lines[L_CORES + u64(core) * CORE_WORDS + counter] += 1
 
 
 @kernel
-def _load_line(lines, core, line):
+def _load_other(lines, core, line):
+    """A load of a line that another core used last, or nobody."""
     entry = lines[line]
     me = core + 1
     a, b, c = entry & HOLDER, (entry >> 16) & HOLDER, (entry >> 32) & HOLDER
-    if me in (a, b, c):
-        _charge(lines, core, L_HIT, C_HITS)
+    if me in (b, c):
+        _count(lines, core, C_HITS)
     elif entry == 0:
-        _charge(lines, core, L_COLD, C_TRANSFERS)
+        _count(lines, core, C_TRANSFERS)
+        _count(lines, core, C_COLD)
         lines[line] = me
     elif entry & MODIFIED:
-        _charge(lines, core, L_TRANSFER, C_TRANSFERS)
+        _count(lines, core, C_TRANSFERS)
         lines[line] = me | (a << 16)
     else:
-        _charge(lines, core, L_SHARED, C_SHARED)
+        _count(lines, core, C_SHARED)
         lines[line] = me | (a << 16) | (b << 32)
 
 
 @kernel
-def _store_line(lines, core, line):
+def _store_other(lines, core, line):
+    """A store to a line that the core has not modified last."""
     entry = lines[line]
-    me = core + 1
-    if entry == me or entry == me | MODIFIED:
-        _charge(lines, core, L_HIT, C_HITS)
-    elif entry == 0:
-        _charge(lines, core, L_COLD, C_TRANSFERS)
+    if entry == core + 1:
+        _count(lines, core, C_HITS)
     else:
-        _charge(lines, core, L_TRANSFER, C_TRANSFERS)
-    lines[line] = me | MODIFIED
+        _count(lines, core, C_TRANSFERS)
+        if entry == 0:
+            _count(lines, core, C_COLD)
+    lines[line] = (core + 1) | MODIFIED
 
 
-@kernel
+@kernel(inline=True)
+def _load_line(lines, core, line):
+    if lines[line] & HOLDER == core + 1:
+        _count(lines, core, C_HITS)
+    else:
+        _load_other(lines, core, line)
+
+
+@kernel(inline=True)
+def _store_line(lines, core, line):
+    if lines[line] == (core + 1) | MODIFIED:
+        _count(lines, core, C_HITS)
+    else:
+        _store_other(lines, core, line)
+
+
+@kernel(inline=True)
 def touch_load(lines, core, address, size):
     """Charge `core` for reading `size` bytes at `address`."""
     if lines is not None:
@@ -187,7 +204,7 @@ def touch_load(lines, core, address, size):
             first += ONE
 
 
-@kernel
+@kernel(inline=True)
 def touch_store(lines, core, address, size):
     """Charge `core` for writing `size` bytes at `address`."""
     if lines is not None:
@@ -200,10 +217,17 @@ def touch_store(lines, core, address, size):
 
 @kernel
 def take_cycles(lines, core):
-    """What `core` has been charged since the last call; sets it back to zero."""
+    """What `core` has to pay for what it touched since the last call."""
     if lines is None:
         return 0
-    slot = L_CORES + u64(core) * CORE_WORDS + C_CYCLES
-    cycles = lines[slot]
-    lines[slot] = 0
-    return cycles
+    base = L_CORES + u64(core) * CORE_WORDS
+    cold = lines[base + C_COLD]
+    cycles = (
+        lines[base + C_HITS] * lines[L_HIT]
+        + lines[base + C_SHARED] * lines[L_SHARED]
+        + (lines[base + C_TRANSFERS] - cold) * lines[L_TRANSFER]
+        + cold * lines[L_COLD]
+    )
+    fresh = cycles - lines[base + C_PAID]
+    lines[base + C_PAID] = cycles
+    return fresh

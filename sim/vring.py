@@ -131,7 +131,7 @@ def driver_reset(mem, st, d):
     )
 
 
-@kernel
+@kernel(inline=True)
 def add(mem, lines, st, d, core, buffers, token, table):
     """virtqueue_add(): make the chain and publish it (barrier A).
 
@@ -146,7 +146,7 @@ def add(mem, lines, st, d, core, buffers, token, table):
     return split.add(mem, lines, st, d, core, buffers, token, table)
 
 
-@kernel
+@kernel(inline=True)
 def kick_prepare(mem, lines, st, d, core):
     """virtqueue_kick_prepare(): barrier C, then does the device want this notification?"""
     if st[d + D_BROKEN]:
@@ -156,7 +156,7 @@ def kick_prepare(mem, lines, st, d, core):
     return split.kick_prepare(mem, lines, st, d, core)
 
 
-@kernel
+@kernel(inline=True)
 def notification_data(st, d, vq):
     """What a kick carries with VIRTIO_F_NOTIFICATION_DATA: next << 16 | vq, 32 bits."""
     if st[d + D_PACKED]:
@@ -164,7 +164,7 @@ def notification_data(st, d, vq):
     return split.notification_data(st, d, vq)
 
 
-@kernel
+@kernel(inline=True)
 def more_used(mem, lines, st, d, core):
     """more_used(): has the device given something back that get_buf has not returned?"""
     if st[d + D_PACKED]:
@@ -172,7 +172,7 @@ def more_used(mem, lines, st, d, core):
     return split.more_used(mem, lines, st, d, core)
 
 
-@kernel
+@kernel(inline=True)
 def get_buf(mem, lines, st, d, core):
     """virtqueue_get_buf(): the token of the next used chain, or EMPTY.
 
@@ -185,7 +185,7 @@ def get_buf(mem, lines, st, d, core):
     return split.get_buf(mem, lines, st, d, core)
 
 
-@kernel
+@kernel(inline=True)
 def vring_interrupt(mem, lines, st, d, core):
     """vring_interrupt(): False for a spurious interrupt, else note that one was triggered."""
     if not more_used(mem, lines, st, d, core) or st[d + D_BROKEN]:
@@ -195,7 +195,7 @@ def vring_interrupt(mem, lines, st, d, core):
     return True
 
 
-@kernel
+@kernel(inline=True)
 def disable_cb(mem, lines, st, d, core):
     """virtqueue_disable_cb(): no interrupts, please; a hint, not a promise."""
     if st[d + D_PACKED]:
@@ -204,7 +204,7 @@ def disable_cb(mem, lines, st, d, core):
         split.disable_cb(mem, lines, st, d, core)
 
 
-@kernel
+@kernel(inline=True)
 def enable_cb_prepare(mem, lines, st, d, core):
     """virtqueue_enable_cb_prepare(): ask for the next interrupt; more_used() must follow (D)."""
     if st[d + D_PACKED]:
@@ -213,14 +213,14 @@ def enable_cb_prepare(mem, lines, st, d, core):
         split.enable_cb_prepare(mem, lines, st, d, core)
 
 
-@kernel
+@kernel(inline=True)
 def enable_cb(mem, lines, st, d, core):
     """virtqueue_enable_cb(), both halves: False when something was used meanwhile."""
     enable_cb_prepare(mem, lines, st, d, core)
     return not more_used(mem, lines, st, d, core)
 
 
-@kernel
+@kernel(inline=True)
 def enable_cb_delayed_prepare(mem, lines, st, d, core):
     """virtqueue_enable_cb_delayed(), first half: interrupt when 3/4 of what is out came back.
 
@@ -231,7 +231,7 @@ def enable_cb_delayed_prepare(mem, lines, st, d, core):
     return split.enable_cb_delayed_prepare(mem, lines, st, d, core)
 
 
-@kernel
+@kernel(inline=True)
 def enable_cb_delayed_check(mem, lines, st, d, core, wanted):
     """virtqueue_enable_cb_delayed(), second half (D): False when there is enough already."""
     if st[d + D_PACKED]:
@@ -239,7 +239,7 @@ def enable_cb_delayed_check(mem, lines, st, d, core, wanted):
     return split.enable_cb_delayed_check(mem, lines, st, d, core, wanted)
 
 
-@kernel
+@kernel(inline=True)
 def enable_cb_delayed(mem, lines, st, d, core):
     """virtqueue_enable_cb_delayed(), both halves."""
     wanted = enable_cb_delayed_prepare(mem, lines, st, d, core)
@@ -314,7 +314,7 @@ def _attach(mem, st, v, num, desc, avail, used, base):
     return split.device_init(mem, st, v, base)
 
 
-@kernel
+@kernel(inline=True)
 def fetch(mem, lines, st, v, core, buffers):
     """vhost_get_vq_desc(): take the next published chain into the buffer list.
 
@@ -329,7 +329,7 @@ def fetch(mem, lines, st, v, core, buffers):
     return split.fetch(mem, lines, st, v, core, buffers)
 
 
-@kernel
+@kernel(inline=True)
 def add_used(mem, lines, st, v, core, head, length):
     """vhost_add_used(): give a chain back and publish it (barrier B).
 
@@ -344,7 +344,7 @@ def add_used(mem, lines, st, v, core, head, length):
     return split.add_used(mem, lines, st, v, core, head, length)
 
 
-@kernel
+@kernel(inline=True)
 def signal_needed(mem, lines, st, v, core):
     """vhost_notify(): barrier D, then does the driver want an interrupt?
 
@@ -357,7 +357,7 @@ def signal_needed(mem, lines, st, v, core):
     return split.signal_needed(mem, lines, st, v, core)
 
 
-@kernel
+@kernel(inline=True)
 def disable_notify(mem, lines, st, v, core):
     """vhost_disable_notify(): no kicks, please; with EVENT_IDX a split ring writes nothing."""
     if st[v + V_BROKEN]:
@@ -368,7 +368,7 @@ def disable_notify(mem, lines, st, v, core):
         split.disable_notify(mem, lines, st, v, core)
 
 
-@kernel
+@kernel(inline=True)
 def enable_notify(mem, lines, st, v, core):
     """vhost_enable_notify(), first half: ask for the next kick; more_avail() must follow (C).
 
@@ -381,7 +381,7 @@ def enable_notify(mem, lines, st, v, core):
     return split.enable_notify(mem, lines, st, v, core)
 
 
-@kernel
+@kernel(inline=True)
 def more_avail(mem, lines, st, v, core):
     """vhost_enable_notify(), second half (barrier C): has the driver published meanwhile?"""
     if st[v + V_BROKEN]:
@@ -391,7 +391,7 @@ def more_avail(mem, lines, st, v, core):
     return split.more_avail(mem, lines, st, v, core)
 
 
-@kernel
+@kernel(inline=True)
 def backlog(st, v):
     """How many published chains the device knows of beyond those it took; 0 in a packed ring."""
     if st[v + V_PACKED]:
@@ -399,7 +399,7 @@ def backlog(st, v):
     return (st[v + V_AVAIL_IDX] - st[v + V_LAST_AVAIL]) & 0xFFFF
 
 
-@kernel
+@kernel(inline=True)
 def in_flight(st, v):
     """Chains (packed: descriptors) that the device took and has not given back."""
     if st[v + V_PACKED]:

@@ -158,25 +158,25 @@ V_TABLE = V_VERDICTS + u64(len(VERDICTS))  # then num entries of:
 TABLE_WORDS = u64(5)
 
 
-@kernel
+@kernel(inline=True)
 def extra(d, index):
     """The driver's words about descriptor or buffer id `index`."""
     return d + D_EXTRA + EXTRA_WORDS * u64(index)
 
 
-@kernel
+@kernel(inline=True)
 def entry(v, index):
     """The device's words about slot or buffer id `index`."""
     return v + V_TABLE + TABLE_WORDS * u64(index)
 
 
-@kernel
+@kernel(inline=True)
 def need_event(event, new, old):
     """vring_need_event(): was the entry at index `event` published in the window old..new-1?"""
     return ((new - event - 1) & 0xFFFF) < ((new - old) & 0xFFFF)
 
 
-@kernel
+@kernel(inline=True)
 def has_feature(features, bit):
     """1 if feature `bit` is in `features`, else 0."""
     return (features >> bit) & 1
@@ -219,13 +219,13 @@ def bad_ring(st, d, verdict):
     return EMPTY
 
 
-@kernel
+@kernel(inline=True)
 def in_memory(size, address, length):
     """Does [address, address + length) lie in `size` bytes? `address` is a signed 64-bit word."""
     return address >= 0 and length <= size - address
 
 
-@kernel
+@kernel(inline=True)
 def clear_buffers(st, buffers):
     """An empty buffer list."""
     st[buffers + B_OUT] = 0
@@ -234,7 +234,7 @@ def clear_buffers(st, buffers):
     st[buffers + B_IN_BYTES] = 0
 
 
-@kernel
+@kernel(inline=True)
 def take_buffer(st, v, buffers, address, length, flags):
     """Append one descriptor to the buffer list; a verdict.
 

@@ -31,7 +31,7 @@ from sim.vring_common import (
 u64 = np.uint64
 
 
-@kernel
+@kernel(inline=True)
 def writable_bytes(st, buffers):
     """Driver: what a buffer that a batch skips counts as, its whole writable length."""
     total = np.int64(0)
@@ -41,7 +41,7 @@ def writable_bytes(st, buffers):
     return total
 
 
-@kernel
+@kernel(inline=True)
 def note(st, v, slot, head, count):
     """Device: a buffer of `count` descriptors (split: 1) was fetched at `slot`."""
     words = entry(v, slot)
@@ -50,14 +50,14 @@ def note(st, v, slot, head, count):
     st[words + O_FILLED] = 0
 
 
-@kernel
+@kernel(inline=True)
 def after(st, v, slot):
     """The slot of the buffer that was fetched after the one at `slot`."""
     slot += st[entry(v, slot) + O_COUNT]
     return slot - st[v + V_NUM] if slot >= st[v + V_NUM] else slot
 
 
-@kernel
+@kernel(inline=True)
 def not_in_flight(st, v):
     """The device finishes what it does not have: its own mistake; counted, nothing is written."""
     st[v + V_VERDICT] = NOT_IN_FLIGHT
@@ -65,7 +65,7 @@ def not_in_flight(st, v):
     return 0
 
 
-@kernel
+@kernel(inline=True)
 def fill(st, v, slot, in_flight, head, length):
     """Mark a buffer as finished: the oldest one with this id from `slot` on; False if none is."""
     while in_flight > 0:
@@ -81,7 +81,7 @@ def fill(st, v, slot, in_flight, head, length):
     return False
 
 
-@kernel
+@kernel(inline=True)
 def release(st, v, slot):
     """The buffer at `slot` is published now."""
     st[entry(v, slot) + O_FILLED] = 0

@@ -123,7 +123,7 @@ INDEX = 0x7FFF
 # ------------------------------------------------------------------------------------- driver ----
 
 
-@kernel
+@kernel(inline=True)
 def _write_body(mem, lines, core, at, address, length, buffer_id):
     """All of a descriptor but its flags."""
     touch_store(lines, core, at, 14)
@@ -132,19 +132,19 @@ def _write_body(mem, lines, core, at, address, length, buffer_id):
     store16(mem, at + PACKED_ID, buffer_id)
 
 
-@kernel
+@kernel(inline=True)
 def _write_flags(mem, lines, core, at, flags):
     touch_store(lines, core, at + PACKED_FLAGS, 2)
     store16(mem, at + PACKED_FLAGS, flags)
 
 
-@kernel
+@kernel(inline=True)
 def _available(wrap):
     """The bits that say "available" in a lap with this wrap counter."""
     return F_AVAIL if wrap else F_USED
 
 
-@kernel
+@kernel(inline=True)
 def _step_avail(st, d, count):
     """Move next_avail_idx by `count` slots; the wrap counter flips where the ring ends."""
     index = st[d + D_AVAIL_IDX] + count
@@ -154,7 +154,7 @@ def _step_avail(st, d, count):
     st[d + D_AVAIL_IDX] = index
 
 
-@kernel
+@kernel(inline=True)
 def _add_indirect(mem, lines, st, d, core, buffers, table, buffer_id):
     """virtqueue_add_indirect_packed(): one slot that points to a table.
 
@@ -177,7 +177,7 @@ def _add_indirect(mem, lines, st, d, core, buffers, table, buffer_id):
     _step_avail(st, d, 1)
 
 
-@kernel
+@kernel(inline=True)
 def _add_direct(mem, lines, st, d, core, buffers, buffer_id):
     """A chain in consecutive slots: all but the head's flags at once, those last."""
     out = st[buffers + B_OUT]
@@ -204,7 +204,7 @@ def _add_direct(mem, lines, st, d, core, buffers, buffer_id):
     _step_avail(st, d, total)
 
 
-@kernel
+@kernel(inline=True)
 def _take_ids(st, d, buffer_id, count):
     """A direct chain of k descriptors takes k ids from the free list; returns the last of them."""
     last = buffer_id
@@ -214,7 +214,7 @@ def _take_ids(st, d, buffer_id, count):
     return last
 
 
-@kernel
+@kernel(inline=True)
 def add(mem, lines, st, d, core, buffers, token, table):
     """virtqueue_add_packed(), in order or not: make the chain, its head's flags last (barrier A).
 
@@ -245,7 +245,7 @@ def add(mem, lines, st, d, core, buffers, token, table):
     return buffer_id
 
 
-@kernel
+@kernel(inline=True)
 def kick_prepare(mem, lines, st, d, core):
     """virtqueue_kick_prepare_packed(): barrier C, then does the device want this notification?
 
@@ -266,25 +266,25 @@ def kick_prepare(mem, lines, st, d, core):
     return need_event(event, new, old)
 
 
-@kernel
+@kernel(inline=True)
 def notification_data(st, d, vq):
     """vring_notification_data(): next slot and wrap counter in the high half."""
     return (st[d + D_AVAIL_WRAP] << WRAP | st[d + D_AVAIL_IDX]) << 16 | vq
 
 
-@kernel
+@kernel(inline=True)
 def _is_used(flags, wrap):
     """is_used_desc_packed()"""
     used = 1 if flags & F_USED else 0
     return (flags & F_AVAIL != 0) == (used != 0) and used == wrap
 
 
-@kernel
+@kernel(inline=True)
 def _last_used_desc(st, d):
     return u64(st[d + D_DESC]) + DESC_SIZE * u64(st[d + D_LAST_USED] & INDEX)
 
 
-@kernel
+@kernel(inline=True)
 def more_used(mem, lines, st, d, core):
     """more_used_packed(): is the slot at last_used a used one, or a batch half read?"""
     if st[d + D_IN_ORDER] and st[d + D_BATCH_ID] != NO_BATCH:
@@ -294,19 +294,19 @@ def more_used(mem, lines, st, d, core):
     return _is_used(load16(mem, at), st[d + D_LAST_USED] >> WRAP)
 
 
-@kernel
+@kernel(inline=True)
 def _write_off_wrap(mem, lines, core, at, value):
     touch_store(lines, core, at, 2)
     store16(mem, at, value)
 
 
-@kernel
+@kernel(inline=True)
 def _write_event_flags(mem, lines, core, at, flags):
     touch_store(lines, core, at + EVENT_FLAGS, 2)
     store16(mem, at + EVENT_FLAGS, flags)
 
 
-@kernel
+@kernel(inline=True)
 def _detach(st, d, buffer_id):
     """detach_buf_packed(): the sub-chain of ids goes back as one block (LIFO).
 
@@ -320,7 +320,7 @@ def _detach(st, d, buffer_id):
         st[d + D_FREE_HEAD] = buffer_id
 
 
-@kernel
+@kernel(inline=True)
 def _step_used(st, d, count):
     """update_last_used_idx_packed(): skip the slots of one buffer."""
     last, wrap = (st[d + D_LAST_USED] & INDEX) + count, st[d + D_LAST_USED] >> WRAP
@@ -330,7 +330,7 @@ def _step_used(st, d, count):
     st[d + D_LAST_USED] = wrap << WRAP | last
 
 
-@kernel
+@kernel(inline=True)
 def _read_used(mem, lines, st, d, core):
     """The buffer id in the used descriptor at last_used; its length goes to D_USED_LENGTH."""
     at = _last_used_desc(st, d)
@@ -339,7 +339,7 @@ def _read_used(mem, lines, st, d, core):
     return load16(mem, at + PACKED_ID)
 
 
-@kernel
+@kernel(inline=True)
 def _next_in_order(mem, lines, st, d, core):
     """virtqueue_get_buf_ctx_packed_in_order(): the buffer that is next in ring order.
 
@@ -357,7 +357,7 @@ def _next_in_order(mem, lines, st, d, core):
     return buffer_id
 
 
-@kernel
+@kernel(inline=True)
 def get_buf(mem, lines, st, d, core):
     """virtqueue_get_buf_ctx_packed(), in order or not: the token of the next used buffer."""
     if st[d + D_BROKEN] or not more_used(mem, lines, st, d, core):
@@ -379,7 +379,7 @@ def get_buf(mem, lines, st, d, core):
     return token
 
 
-@kernel
+@kernel(inline=True)
 def disable_cb(mem, lines, st, d, core):
     """virtqueue_disable_cb_packed(): nothing is written once the event index has triggered."""
     if st[d + D_AVAIL_FLAGS] == EVENT_F_DISABLE:
@@ -389,7 +389,7 @@ def disable_cb(mem, lines, st, d, core):
         _write_event_flags(mem, lines, core, u64(st[d + D_AVAIL]), EVENT_F_DISABLE)
 
 
-@kernel
+@kernel(inline=True)
 def _allow_interrupts(mem, lines, st, d, core, off_wrap):
     """Where first (with EVENT_IDX), then the flags, which were DISABLE."""
     st[d + D_EVENT_TRIGGERED] = 0
@@ -402,13 +402,13 @@ def _allow_interrupts(mem, lines, st, d, core, off_wrap):
         _write_event_flags(mem, lines, core, at, flags)
 
 
-@kernel
+@kernel(inline=True)
 def enable_cb_prepare(mem, lines, st, d, core):
     """virtqueue_enable_cb_prepare_packed(): ask for the next interrupt; look again after it (D)."""
     _allow_interrupts(mem, lines, st, d, core, st[d + D_LAST_USED])
 
 
-@kernel
+@kernel(inline=True)
 def enable_cb_delayed_prepare(mem, lines, st, d, core):
     """virtqueue_enable_cb_delayed_packed() up to barrier D: interrupt after 3/4 of what is out."""
     wanted = (st[d + D_NUM] - st[d + D_NUM_FREE]) * 3 // 4
@@ -420,7 +420,7 @@ def enable_cb_delayed_prepare(mem, lines, st, d, core):
     return wanted
 
 
-@kernel
+@kernel(inline=True)
 def enable_cb_delayed_check(mem, lines, st, d, core, wanted):
     """The rest of it: False when the next buffer has been used already."""
     return not more_used(mem, lines, st, d, core)
@@ -497,20 +497,20 @@ def device_init(mem, st, v, base):
     return SOUND
 
 
-@kernel
+@kernel(inline=True)
 def in_flight(st, v):
     """Descriptors taken and not yet used (QEMU's inuse)."""
     return st[v + V_INUSE]
 
 
-@kernel
+@kernel(inline=True)
 def _is_available(flags, wrap):
     """is_desc_avail()"""
     avail = 1 if flags & F_AVAIL else 0
     return (flags & F_USED != 0) != (avail != 0) and avail == wrap
 
 
-@kernel
+@kernel(inline=True)
 def more_avail(mem, lines, st, v, core):
     """virtio_queue_packed_empty(), negated (after barrier C): is the next slot available?"""
     at = u64(st[v + V_DESC]) + DESC_SIZE * u64(st[v + V_LAST_AVAIL]) + PACKED_FLAGS
@@ -518,7 +518,7 @@ def more_avail(mem, lines, st, v, core):
     return _is_available(load16(mem, at), st[v + V_AVAIL_WRAP])
 
 
-@kernel
+@kernel(inline=True)
 def _walk_table(mem, lines, st, v, core, buffers, table, table_bytes):
     """A table's entries are one after the other, as many as its length says; a verdict."""
     if table_bytes == 0 or table_bytes % 16:
@@ -535,7 +535,7 @@ def _walk_table(mem, lines, st, v, core, buffers, table, table_bytes):
     return SOUND
 
 
-@kernel
+@kernel(inline=True)
 def _collect(mem, lines, st, v, core, buffers):
     """The descriptor loop of virtqueue_packed_pop().
 
@@ -564,7 +564,7 @@ def _collect(mem, lines, st, v, core, buffers):
         index = index + 1 if index + 1 < num else 0
 
 
-@kernel
+@kernel(inline=True)
 def fetch(mem, lines, st, v, core, buffers):
     """virtqueue_packed_pop(): the next available chain into the buffer list."""
     if not more_avail(mem, lines, st, v, core):
@@ -590,7 +590,7 @@ def fetch(mem, lines, st, v, core, buffers):
     return buffer_id
 
 
-@kernel
+@kernel(inline=True)
 def _write_used(mem, lines, st, v, core, slot, buffer_id, length):
     """virtqueue_packed_fill_desc(): id and len, then the flags (barrier B).
 
@@ -605,7 +605,7 @@ def _write_used(mem, lines, st, v, core, slot, buffer_id, length):
     store16(mem, at + PACKED_FLAGS, F_AVAIL | F_USED if wrap else 0)
 
 
-@kernel
+@kernel(inline=True)
 def _step_used_idx(st, v, count):
     """used_idx moves past `count` slots; after a wrap the next notify check says yes."""
     st[v + V_INUSE] -= count
@@ -617,7 +617,7 @@ def _step_used_idx(st, v, count):
     st[v + V_LAST_USED] = index
 
 
-@kernel
+@kernel(inline=True)
 def add_used(mem, lines, st, v, core, buffer_id, length):
     """virtqueue_push(): give a buffer back; how many became visible.
 
@@ -635,7 +635,7 @@ def add_used(mem, lines, st, v, core, buffer_id, length):
     return 1
 
 
-@kernel
+@kernel(inline=True)
 def _add_used_in_order(mem, lines, st, v, core, buffer_id, length):
     """All that can go now; the first descriptor is written last, so that none is seen before it."""
     first = st[v + V_LAST_USED]
@@ -659,7 +659,7 @@ def _add_used_in_order(mem, lines, st, v, core, buffer_id, length):
     return count
 
 
-@kernel
+@kernel(inline=True)
 def signal_needed(mem, lines, st, v, core):
     """virtio_packed_should_notify(): barrier D, then does the driver want an interrupt?"""
     at = u64(st[v + V_AVAIL])
@@ -682,7 +682,7 @@ def signal_needed(mem, lines, st, v, core):
     return need_event(event, new, old)
 
 
-@kernel
+@kernel(inline=True)
 def disable_notify(mem, lines, st, v, core):
     """virtio_queue_packed_set_notification(0); the kernel's habit is not to do it twice."""
     if st[v + V_USED_FLAGS] & USED_F_NO_NOTIFY and st[v + V_PERSONALITY] == KERNEL_VHOST:
@@ -693,7 +693,7 @@ def disable_notify(mem, lines, st, v, core):
     _write_event_flags(mem, lines, core, at, EVENT_F_DISABLE)
 
 
-@kernel
+@kernel(inline=True)
 def enable_notify(mem, lines, st, v, core):
     """virtio_queue_packed_set_notification(1), up to barrier C: where first, then the flags.
 

@@ -121,7 +121,7 @@ u64 = np.uint64
 # ------------------------------------------------------------------------------------- driver ----
 
 
-@kernel
+@kernel(inline=True)
 def _write_desc(mem, lines, core, at, address, length, flags, successor):
     touch_store(lines, core, at, 16)
     store64(mem, at, address)
@@ -130,7 +130,7 @@ def _write_desc(mem, lines, core, at, address, length, flags, successor):
     store16(mem, at + DESC_NEXT, successor)
 
 
-@kernel
+@kernel(inline=True)
 def _add_indirect(mem, lines, st, d, core, buffers, table):
     """One ring descriptor that points to a table; returns its index."""
     out = st[buffers + B_OUT]
@@ -148,7 +148,7 @@ def _add_indirect(mem, lines, st, d, core, buffers, table):
     return head
 
 
-@kernel
+@kernel(inline=True)
 def _add_direct(mem, lines, st, d, core, buffers):
     """A chain in the ring itself; `next` is written in every descriptor, also in the last."""
     out = st[buffers + B_OUT]
@@ -167,7 +167,7 @@ def _add_direct(mem, lines, st, d, core, buffers):
     return last
 
 
-@kernel
+@kernel(inline=True)
 def add(mem, lines, st, d, core, buffers, token, table):
     """virtqueue_add_split(): make the chain and publish it (barrier A).
 
@@ -207,7 +207,7 @@ def add(mem, lines, st, d, core, buffers, token, table):
     return head
 
 
-@kernel
+@kernel(inline=True)
 def kick_prepare(mem, lines, st, d, core):
     """virtqueue_kick_prepare_split(): barrier C, then does the device want this notification?"""
     new = st[d + D_AVAIL_IDX]
@@ -222,13 +222,13 @@ def kick_prepare(mem, lines, st, d, core):
     return load16(mem, used) & USED_F_NO_NOTIFY == 0
 
 
-@kernel
+@kernel(inline=True)
 def notification_data(st, d, vq):
     """vring_notification_data(): next available index in the high half."""
     return st[d + D_AVAIL_IDX] << 16 | vq
 
 
-@kernel
+@kernel(inline=True)
 def more_used(mem, lines, st, d, core):
     """more_used_split(): is there an entry behind last_used, or a batch half read?"""
     if st[d + D_IN_ORDER] and st[d + D_BATCH_ID] != NO_BATCH:
@@ -238,14 +238,14 @@ def more_used(mem, lines, st, d, core):
     return load16(mem, used + USED_IDX) != st[d + D_LAST_USED]
 
 
-@kernel
+@kernel(inline=True)
 def _write_used_event(mem, lines, st, d, core, value):
     at = u64(st[d + D_AVAIL]) + AVAIL_RING + TWO * u64(st[d + D_NUM])
     touch_store(lines, core, at, 2)
     store16(mem, at, value)
 
 
-@kernel
+@kernel(inline=True)
 def _detach(st, d, head):
     """detach_buf_split(): push the chain back at the head of the free list (LIFO).
 
@@ -259,7 +259,7 @@ def _detach(st, d, head):
         st[d + D_FREE_HEAD] = head
 
 
-@kernel
+@kernel(inline=True)
 def _read_used(mem, lines, st, d, core, last):
     """The head in the used element of index `last`; its length goes to D_USED_LENGTH."""
     at = u64(st[d + D_USED]) + USED_RING + USED_ELEM_SIZE * u64(last & (st[d + D_NUM] - 1))
@@ -268,7 +268,7 @@ def _read_used(mem, lines, st, d, core, last):
     return load32(mem, at)
 
 
-@kernel
+@kernel(inline=True)
 def _next_in_order(mem, lines, st, d, core, last):
     """virtqueue_get_buf_ctx_split_in_order(): the head that is next in ring order.
 
@@ -289,7 +289,7 @@ def _next_in_order(mem, lines, st, d, core, last):
     return head
 
 
-@kernel
+@kernel(inline=True)
 def get_buf(mem, lines, st, d, core):
     """virtqueue_get_buf_ctx_split(), in order or not: the token of the next used chain."""
     if st[d + D_BROKEN] or not more_used(mem, lines, st, d, core):
@@ -314,7 +314,7 @@ def get_buf(mem, lines, st, d, core):
     return token
 
 
-@kernel
+@kernel(inline=True)
 def disable_cb(mem, lines, st, d, core):
     """virtqueue_disable_cb_split().
 
@@ -332,13 +332,13 @@ def disable_cb(mem, lines, st, d, core):
         _write_avail_flags(mem, lines, st, d, core)
 
 
-@kernel
+@kernel(inline=True)
 def _write_avail_flags(mem, lines, st, d, core):
     touch_store(lines, core, st[d + D_AVAIL], 2)
     store16(mem, u64(st[d + D_AVAIL]), st[d + D_AVAIL_FLAGS])
 
 
-@kernel
+@kernel(inline=True)
 def _allow_interrupts(mem, lines, st, d, core):
     st[d + D_EVENT_TRIGGERED] = 0
     if st[d + D_AVAIL_FLAGS] & AVAIL_F_NO_INTERRUPT:
@@ -347,7 +347,7 @@ def _allow_interrupts(mem, lines, st, d, core):
             _write_avail_flags(mem, lines, st, d, core)
 
 
-@kernel
+@kernel(inline=True)
 def enable_cb_prepare(mem, lines, st, d, core):
     """virtqueue_enable_cb_prepare_split(): ask for the next interrupt; look again after it (D)."""
     _allow_interrupts(mem, lines, st, d, core)
@@ -355,7 +355,7 @@ def enable_cb_prepare(mem, lines, st, d, core):
     _write_used_event(mem, lines, st, d, core, st[d + D_LAST_USED])
 
 
-@kernel
+@kernel(inline=True)
 def enable_cb_delayed_prepare(mem, lines, st, d, core):
     """virtqueue_enable_cb_delayed_split() up to barrier D; returns how many entries it waits for.
 
@@ -367,7 +367,7 @@ def enable_cb_delayed_prepare(mem, lines, st, d, core):
     return wanted
 
 
-@kernel
+@kernel(inline=True)
 def enable_cb_delayed_check(mem, lines, st, d, core, wanted):
     """The rest of it: False when more than `wanted` entries have been used already."""
     used = u64(st[d + D_USED])
@@ -450,13 +450,13 @@ def device_init(mem, st, v, base):
     return SOUND
 
 
-@kernel
+@kernel(inline=True)
 def in_flight(st, v):
     """Buffers taken and not yet used (QEMU's inuse)."""
     return (st[v + V_LAST_AVAIL] - st[v + V_LAST_USED]) & 0xFFFF
 
 
-@kernel
+@kernel(inline=True)
 def _read_avail_idx(mem, lines, st, v, core):
     at = u64(st[v + V_AVAIL]) + AVAIL_IDX
     touch_load(lines, core, at, 2)
@@ -465,7 +465,7 @@ def _read_avail_idx(mem, lines, st, v, core):
     return index
 
 
-@kernel
+@kernel(inline=True)
 def _walk_table(mem, lines, st, v, core, buffers, table, table_bytes):
     """get_indirect(): the table is read one entry after the other, whatever `next` says."""
     if table_bytes % 16:
@@ -489,7 +489,7 @@ def _walk_table(mem, lines, st, v, core, buffers, table, table_bytes):
     return LOOP  # the last entry promised another one
 
 
-@kernel
+@kernel(inline=True)
 def _walk_chain(mem, lines, st, v, core, buffers, head):
     """The descriptor loop of vhost_get_vq_desc_n(); a verdict."""
     num = st[v + V_NUM]
@@ -514,7 +514,7 @@ def _walk_chain(mem, lines, st, v, core, buffers, head):
     return LOOP  # more descriptors than the ring has
 
 
-@kernel
+@kernel(inline=True)
 def _collect(mem, lines, st, v, core, buffers, head):
     """The descriptor loop of virtqueue_split_pop() in QEMU; a verdict.
 
@@ -556,7 +556,7 @@ def _collect(mem, lines, st, v, core, buffers, head):
         flags = load16(mem, at + DESC_FLAGS)
 
 
-@kernel
+@kernel(inline=True)
 def fetch(mem, lines, st, v, core, buffers):
     """vhost_get_vq_desc(), virtqueue_split_pop(): the next published chain into the buffer list.
 
@@ -589,21 +589,21 @@ def fetch(mem, lines, st, v, core, buffers):
     return head
 
 
-@kernel
+@kernel(inline=True)
 def _move_avail_event(mem, lines, st, v, core):
     """vring_set_avail_event(): while notifications are on, every pop asks for the next kick."""
     if st[v + V_EVENT_IDX] and st[v + V_USED_FLAGS] & USED_F_NO_NOTIFY == 0:
         _write_avail_event(mem, lines, st, v, core, (st[v + V_LAST_AVAIL] + 1) & 0xFFFF)
 
 
-@kernel
+@kernel(inline=True)
 def _write_avail_event(mem, lines, st, v, core, value):
     at = u64(st[v + V_USED]) + USED_RING + USED_ELEM_SIZE * u64(st[v + V_NUM])
     touch_store(lines, core, at, 2)
     store16(mem, at, value)
 
 
-@kernel
+@kernel(inline=True)
 def _write_used(mem, lines, st, v, core, index, head, length):
     """One used element, at `index` modulo the ring."""
     at = u64(st[v + V_USED]) + USED_RING + USED_ELEM_SIZE * u64(index & (st[v + V_NUM] - 1))
@@ -612,7 +612,7 @@ def _write_used(mem, lines, st, v, core, index, head, length):
     store32(mem, at + u64(4), length)
 
 
-@kernel
+@kernel(inline=True)
 def _publish_used(mem, lines, st, v, core, count):
     """Move used.idx by `count` (barrier B), and see whether that was a lap since the last check."""
     old = st[v + V_LAST_USED]
@@ -626,7 +626,7 @@ def _publish_used(mem, lines, st, v, core, count):
     store16(mem, at, new)
 
 
-@kernel
+@kernel(inline=True)
 def add_used(mem, lines, st, v, core, head, length):
     """vhost_add_used(), virtqueue_push(): give a chain back; how many became visible.
 
@@ -640,7 +640,7 @@ def add_used(mem, lines, st, v, core, head, length):
     return _add_used_in_order(mem, lines, st, v, core, head, length)
 
 
-@kernel
+@kernel(inline=True)
 def _add_used_in_order(mem, lines, st, v, core, head, length):
     index = st[v + V_LAST_USED]
     slot = index & (st[v + V_NUM] - 1)
@@ -665,7 +665,7 @@ def _add_used_in_order(mem, lines, st, v, core, head, length):
     return count
 
 
-@kernel
+@kernel(inline=True)
 def signal_needed(mem, lines, st, v, core):
     """vhost_notify(), virtio_split_should_notify(): barrier D, then is an interrupt wanted?
 
@@ -689,7 +689,7 @@ def signal_needed(mem, lines, st, v, core):
     return need_event(load16(mem, at), new, old)
 
 
-@kernel
+@kernel(inline=True)
 def _ran_dry(mem, lines, st, v, core):
     """Has the device run out of buffers? vhost goes by its cached index, QEMU looks."""
     if st[v + V_PERSONALITY] != QEMU:
@@ -697,7 +697,7 @@ def _ran_dry(mem, lines, st, v, core):
     return in_flight(st, v) == 0 and not more_avail(mem, lines, st, v, core)
 
 
-@kernel
+@kernel(inline=True)
 def _write_used_flags(mem, lines, st, v, core):
     """vhost writes its private flags; QEMU reads the field and changes the bit."""
     used = u64(st[v + V_USED])
@@ -709,7 +709,7 @@ def _write_used_flags(mem, lines, st, v, core):
     store16(mem, used, flags)
 
 
-@kernel
+@kernel(inline=True)
 def disable_notify(mem, lines, st, v, core):
     """vhost_disable_notify(), virtio_queue_set_notification(0): with EVENT_IDX nothing is written.
 
@@ -722,7 +722,7 @@ def disable_notify(mem, lines, st, v, core):
         _write_used_flags(mem, lines, st, v, core)
 
 
-@kernel
+@kernel(inline=True)
 def enable_notify(mem, lines, st, v, core):
     """vhost_enable_notify(), virtio_queue_set_notification(1), up to barrier C.
 
@@ -742,7 +742,7 @@ def enable_notify(mem, lines, st, v, core):
     return True
 
 
-@kernel
+@kernel(inline=True)
 def more_avail(mem, lines, st, v, core):
     """vhost_enable_notify(), second half (barrier C); virtio_queue_empty() negated.
 
