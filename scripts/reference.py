@@ -9,13 +9,18 @@ it is written by hand. tests/test_features.py fails while a table is out of date
 import re
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import Field
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from sim import features  # noqa: E402
-from sim.formats.keys import KERNELS  # noqa: E402
+from sim.formats.disk_keys import GROUPS, TARGET_KEYS, WBT, kind_keys  # noqa: E402
+from sim.formats.key import Key  # noqa: E402
+from sim.formats.keys import KERNELS, fields_of  # noqa: E402
+from sim.units import format_size, format_time  # noqa: E402
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
@@ -88,7 +93,58 @@ def properties(bit: int) -> str:
     return f"`{name}`: " + "; ".join(f"{', '.join(who)} {text}" for text, who in found.items())
 
 
-TABLES = {"feature bits": feature_bits, "feature offers": feature_offers}
+def target_keys() -> str:
+    """The keys of [target]: what may stand in them, and which kinds of disk know them."""
+    rows = []
+    for name, item in fields_of("target").items():
+        known = [kind for kind in TARGET_KEYS if name in kind_keys(kind)]
+        group = next((group for group in GROUPS if name in group), (name,))
+        if name in WBT:
+            who = "`host.kernel` 6.1"
+        elif group[0] != name:
+            who = f"with `{group[0]}`"
+        else:
+            who = "all" if len(known) in (0, len(TARGET_KEYS)) else ", ".join(known)
+        rows.append((f"`{name}`", value_of(item), default_of(item), who, item.metadata["key"].help))
+    return table(("key", "value", "default", "kinds", "meaning"), rows)
+
+
+def show_time(ns: int) -> str:
+    """A time; 0 needs no unit."""
+    return format_time(ns) if ns else "0"
+
+
+SHOW = {"size": format_size, "time": show_time, "spread": show_time}
+KIND_WORDS = {"int": "number", "spread": "random time", "bool": "on, off"}
+
+
+def value_of(item: Field[Any]) -> str:
+    """What may stand in a key."""
+    key: Key = item.metadata["key"]
+    if key.kind == "choice":
+        return ", ".join(key.choices)
+    word = KIND_WORDS.get(key.kind, key.kind)
+    if key.kind in ("text", "bool"):
+        return word
+    show = SHOW.get(key.kind, str)
+    return f"{word}, {show(key.low)} to {show(key.high)}"
+
+
+def default_of(item: Field[Any]) -> str:
+    """The default as people write it."""
+    kind, value = item.metadata["key"].kind, item.default
+    if value is None:
+        return "auto" if kind == "time" else "none"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return str(value) if kind == "spread" else SHOW.get(kind, str)(value)
+
+
+TABLES = {
+    "feature bits": feature_bits,
+    "feature offers": feature_offers,
+    "target keys": target_keys,
+}
 BLOCK = re.compile(r"(<!-- ([a-z ]+): generated -->\n).*?\n?(<!-- end -->)", re.DOTALL)
 
 

@@ -240,18 +240,22 @@ def _decode(mem, st, q, x, header, data_bytes):
 
 
 @kernel
-def _hand_over(st, b, now):
-    """target_submit(): the command fetched before goes to LIO's submission list."""
+def _hand_over(st, tr, b, now):
+    """target_submit(): the command fetched before goes to LIO's list, or straight to the disk."""
     command = st[b + B_COMMAND]
     if command >= 0:
         st[b + B_COMMAND] = -1
-        target.queue_work(st, u64(st[b + B_LIO]), command, now, st[K_LIO_SUBMIT])
+        lio = u64(st[b + B_LIO])
+        if st[lio + target.W_DIRECT]:
+            target.submit_directly(st, tr, lio, command, now)
+        else:
+            target.submit(st, lio, command, now)
 
 
 @kernel
 def _fetch(mem, lines, st, tr, b, now):
     """One turn of vhost_scsi_handle_vq(): hand over the last command, take the next request."""
-    _hand_over(st, b, now)
+    _hand_over(st, tr, b, now)
     q = u64(st[b + B_QUEUE])
     device, core = u64(st[q + Q_DEVICE]), st[b + B_CORE]
     if st[b + B_WEIGHT] >= VHOST_SCSI_WEIGHT:
@@ -308,7 +312,8 @@ def _request(mem, lines, st, tr, b, q, head, row):
             wake(st, st[q + Q_IRQ_SLOT], tr[row + record.R_FETCH] - 1 + st[K_IRQ_INJECT])
         return st[K_WORKER_POP]
     st[b + B_COMMAND] = np.int64(x)
-    return st[K_WORKER_POP] + st[K_WORKER_SUBMIT]
+    direct = st[u64(st[b + B_LIO]) + target.W_DIRECT]
+    return st[K_WORKER_POP] + (st[K_LIO_SUBMIT] if direct else st[K_WORKER_SUBMIT])
 
 
 @kernel

@@ -17,12 +17,12 @@ from typing import Any
 
 from sim import features
 from sim.errors import ConfigError, shown
+from sim.formats.disks import check_target, lay_preset, unused_keys
 from sim.formats.fio import parse_job_file
 from sim.formats.keys import (
     COST,
     KERNELS,
     SECTIONS,
-    TARGET_KEYS,
     Device,
     Guest,
     Host,
@@ -96,7 +96,7 @@ class Config:
     def effective(self) -> dict[str, Any]:
         """Every key that means something and its value, fit for JSON and from_effective()."""
         sections = {name: printed(getattr(self, name)) for name in SECTIONS if name != 'workload'}
-        for unused in set(TARGET_KEYS['lanes']) - set(TARGET_KEYS[self.target.kind]):
+        for unused in unused_keys(vars(self.target), self.host.kernel):
             del sections['target'][unused]
         costs = {name: format_time(ns) for name, ns in sorted(self.costs.items())}
         return {'job': [printed(job) for job in self.jobs], **sections, 'costs': costs}
@@ -115,8 +115,10 @@ def printed(section: Any) -> dict[str, Any]:
     result = {}
     for item in fields(section):
         value = getattr(section, item.name)
-        is_time = item.metadata['key'].kind == 'time' and value is not None
-        result[item.name] = format_time(value) if is_time else value
+        kind = item.metadata['key'].kind
+        if value is not None and kind in ('time', 'spread'):
+            value = format_time(value) if kind == 'time' else str(value)
+        result[item.name] = value
     return result
 
 
@@ -175,6 +177,7 @@ def combine(layers: Sequence[Layer], last: Layer, notes: list[str]) -> Config:
     ends = last.tables.get('workload', {})
     tables = [{**merged['workload'], **table, **ends} for table in tables]
     given = {name: merged[name] | last.tables.get(name, {}) for name in SECTIONS}
+    given['target'] = lay_preset(given['target'])
     costs |= last.costs
     return build(tables, given, costs, notes)
 
@@ -189,7 +192,8 @@ def build(
     guest, device, host, qemu, target, run = (
         values(name, given[name]) for name in ('guest', 'device', 'host', 'qemu', 'target', 'run')
     )
-    check_target(target, given['target'])
+    check_target(target, given['target'], host['kernel'])
+    check_host(host)
     jobs = [values('workload', table) for table in tables]
     for number, job in enumerate(jobs, 1):
         resolve_job(job, f'job {number}', target['size'])
@@ -232,18 +236,6 @@ def refuse(when: object, message: str) -> None:
     """ConfigError with the message if `when` holds."""
     if when:
         raise ConfigError(message)
-
-
-def check_target(target: dict[str, Any], given: Table) -> None:
-    """A key that the kind of disk does not use is a misunderstanding."""
-    kind = target['kind']
-    for name in TARGET_KEYS['lanes']:
-        if name in given and name not in TARGET_KEYS[kind]:
-            raise ConfigError(
-                f'{given[name].where}: target.{name} has no meaning for kind {kind}; take it out'
-                ' or change target.kind'
-            )
-    refuse(target['size'] % SECTOR, f'target.size={target["size"]}: is no multiple of {SECTOR}')
 
 
 def resolve_job(job: dict[str, Any], label: str, lun_size: int) -> None:
@@ -311,6 +303,19 @@ def resolve_queues(device: dict[str, Any], vcpus: int, qemu: str, notes: list[st
     device['num_queues'] = min(asked, vcpus)
     if asked > vcpus:
         notes.append(f'device.num_queues={asked}: Linux uses one per vCPU, that is {vcpus}')
+
+
+def check_host(host: Mapping[str, Any]) -> None:
+    """LIO's shortcuts came with later kernels."""
+    for name, kernels, since in (
+        ('submit_type', ('6.1',), 'it came with Linux 6.7'),
+        ('complete_type', ('6.1', '6.12'), 'of the kernels here only 7.2 has it'),
+    ):
+        refuse(
+            host[name] == 'direct' and host['kernel'] in kernels,
+            f'host.{name}=direct: Linux {host["kernel"]} has no such attribute, {since}; raise '
+            'host.kernel or take it out',
+        )
 
 
 def check_rings(device: dict[str, Any], jobs: Sequence[Workload]) -> None:

@@ -24,12 +24,14 @@ from sim import (
     se_cmd,
     target,
     vring,
+    wbt,
 )
 from sim.agents import NEVER
 from sim.config import Config, Workload
 from sim.costs import Costs
-from sim.disks import events
 from sim.disks import fields as disks
+from sim.disks.build import DiskPlan, has_volatile_cache
+from sim.formats.disks import THROTTLED
 from sim.layout import PAGE_SIZE, desc_bytes, vring_offsets
 from sim.units import ns_to_cycles
 
@@ -367,28 +369,37 @@ class _Builder:
             self.put(base, target.W_SLOT, first + place)
             self.put(base, target.W_HEAD, -1)
         self.put(self.lio_submit, target.W_PEER, self.disk)
+        host, spec = self.config.host, self.config.target
+        self.put(self.disk, disks.D_SLOT, first + 1)
+        self.put(self.disk, disks.D_LIO_COMPLETE, self.lio_complete)
+        plan = DiskPlan(
+            self.words.take,
+            lambda base, name, value: self.writes.append((base + name, value)),
+            self.disk,
+            spec,
+            hz=host.cpu_hz,
+            seed=self.config.run.seed,
+        )
+        plan.write(commands=self.num * self.queues, null_service=self.costs.null_service)
+        self.put(self.lio_submit, target.W_DIRECT, int(host.submit_type == 'direct'))
+        self.put(self.lio_complete, target.W_DIRECT, int(host.complete_type == 'direct'))
+        if host.kernel in THROTTLED and spec.wbt_lat:
+            self._throttle()
+
+    def _throttle(self) -> None:
+        """Write-back throttling of the block device under LIO."""
         spec, hz = self.config.target, self.config.host.cpu_hz
-        commands = self.num * self.queues
-        null = spec.kind == 'null'
-        lanes = commands if null else spec.lanes
-        spread = spec.kind == 'exponential' or (
-            spec.kind == 'lanes' and spec.distribution == 'exponential'
+        base = self.words.take(wbt.WBT_WORDS)
+        words = wbt.plan_wbt(
+            latency=int(ns_to_cycles(spec.wbt_lat, hz)),
+            window=hz // 10,
+            depth=spec.wbt_queue_depth,
+            volatile=has_volatile_cache(spec),
         )
-        key = rng.stream_key(self.config.run.seed, 'target.lun0.service')
-        values = (
-            (disks.D_SLOT, first + 1),
-            (disks.D_SERVICE, self.costs.null_service if null else ns_to_cycles(spec.service, hz)),
-            (disks.D_EXPONENTIAL, int(spread)),
-            (disks.D_SERIAL, ns_to_cycles(spec.serial, hz) if spec.kind == 'lanes' else 0),
-            (disks.D_KEY, key),
-            (disks.D_LANES, lanes),
-            (disks.D_LANE_FREE, self.words.take(lanes)),
-            (disks.D_HEAP, self.words.take(events.HEAP_WORDS * (commands + 1))),
-            (disks.D_LIO_COMPLETE, self.lio_complete),
-            (disks.D_BLOCKS, spec.size // 512),
-        )
-        for name, value in values:
-            self.put(self.disk, name, value)
+        for name, value in words.items():
+            self.put(base, name, value)
+        self.put(self.lio_submit, target.W_WBT, base)
+        self.put(self.disk, disks.D_LIO_SUBMIT, self.lio_submit)
 
     # ---- the work
 
@@ -458,5 +469,7 @@ def states_of(kind: int) -> list[str]:
         agents.WORKER: backend.STATES,
         agents.KICK: list(crossing.KICK_STATES),
         agents.IRQ: list(crossing.IRQ_STATES),
-    }.get(kind, ['sleep', 'run'])
+        agents.LIO_SUBMIT: target.STATES,
+        agents.LIO_COMPLETE: target.STATES,
+    }.get(kind, ['idle'])
 

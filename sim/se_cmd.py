@@ -20,9 +20,10 @@ u64 = np.uint64
     X_SENSE,
     X_RESID,
     X_NEXT,  # link in whatever list holds it, -1 the end
+    X_ISSUED,  # when the medium got it
     X_SEGMENTS,  # how many data segments follow
     X_DATA,  # address and length of each
-) = map(u64, range(13))
+) = map(u64, range(14))
 
 # Operations of a medium (the kernel's REQ_OP_*).
 OP_READ, OP_WRITE, OP_FLUSH, OP_DISCARD = range(4)

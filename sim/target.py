@@ -5,7 +5,11 @@ target_queued_submit_work), `disk` is the medium (sim.disks), `lio_complete` the
 "target_completion".
 
     kworker    sleep -> RUN ... -> sleep       one command per step, first in first out
+    lio_submit ... RUN -> BLOCKED -> RUN       asleep in submit_bio(), where WBT throttles (sim.wbt)
     disk       idle -> one event of the medium per step -> idle
+
+submit_type direct: the vhost worker submits by itself, without lio_submit. complete_type direct: a
+command that succeeds is completed where the medium's interrupt is, without the hop to a kworker.
 
 The disk keeps one 64-bit stamp per 512-byte block. A WRITE copies the stamps at the head of each
 512 bytes of its data pages to the medium, a READ copies them back, at t_done: a lost, doubled or
@@ -14,7 +18,7 @@ misdirected transfer shows in the data.
 
 import numpy as np
 
-from sim import record
+from sim import record, scsi, wbt
 from sim.agents import (
     A_BUSY,
     A_FIELDS,
@@ -28,13 +32,14 @@ from sim.agents import (
 )
 from sim.disks import medium
 from sim.disks.events import due
-from sim.disks.fields import D_LIO_COMPLETE
+from sim.disks.fields import D_LIO_COMPLETE, D_LIO_SUBMIT
 from sim.jit import kernel
 from sim.memory import load64, store64
 from sim.se_cmd import OP_WRITE
 from sim.se_cmd import X_BLOCKS as X_BLOCKS
 from sim.se_cmd import X_DATA as X_DATA
 from sim.se_cmd import X_HEAD as X_HEAD
+from sim.se_cmd import X_ISSUED as X_ISSUED
 from sim.se_cmd import X_LBA as X_LBA
 from sim.se_cmd import X_NEXT as X_NEXT
 from sim.se_cmd import X_OP as X_OP
@@ -49,7 +54,8 @@ from sim.se_cmd import X_STATUS as X_STATUS
 u64 = np.uint64
 ONE, TWO = u64(1), u64(2)
 
-SLEEP, RUN = 0, 1
+SLEEP, RUN, BLOCKED = range(3)
+STATES = 'sleep run blocked'.split()
 
 # A kworker's stretch.
 (
@@ -58,16 +64,18 @@ SLEEP, RUN = 0, 1
     W_TAIL,
     W_WOKEN,
     W_PEER,  # lio_submit: base of the disk; lio_complete: unused
-) = map(u64, range(A_FIELDS, A_FIELDS + 5))
-KWORKER_WORDS = A_FIELDS + 5
+    W_DIRECT,  # submit_type or complete_type: 1 for direct
+    W_WBT,  # lio_submit: base of the throttle, 0 for none
+) = map(u64, range(A_FIELDS, A_FIELDS + 7))
+KWORKER_WORDS = A_FIELDS + 7
 
 
 # ----------------------------------------------------------------------------------- kworkers ----
 
 
 @kernel
-def queue_work(st, w, command, now, price):
-    """Append a command to a kworker's list; a sleeping one runs a hop later (queue_work_on)."""
+def queue_work(st, w, command, now, price, hop):
+    """Append a command to a kworker's list; a sleeping one runs `hop` later (queue_work_on)."""
     x = u64(command)
     st[x + X_NEXT] = -1
     if st[w + W_HEAD] < 0:
@@ -79,7 +87,7 @@ def queue_work(st, w, command, now, price):
         st[w + A_STATE] = RUN
         st[w + W_WOKEN] += 1
         st[w + A_BUSY] += price
-        wake(st, st[w + W_SLOT], now + st[K_LIO_HOP] + price)
+        wake(st, st[w + W_SLOT], now + hop + price)
 
 
 @kernel
@@ -100,12 +108,37 @@ def _next(st, w, now, price):
 
 
 @kernel
+def submit(st, w, command, now):
+    """target_submit(): to the submission kworker's list."""
+    queue_work(st, w, command, now, st[K_LIO_SUBMIT], st[K_LIO_HOP])
+
+
+@kernel
+def submit_directly(st, tr, w, command, now):
+    """submit_type direct: the vhost worker has just run target_execute_cmd() by itself."""
+    _issue(st, tr, u64(st[w + W_PEER]), u64(command), now)
+
+
+@kernel
+def _issue(st, tr, disk, x, now):
+    tr[u64(st[x + X_ROW]) + record.R_ISSUE] = now + 1
+    st[x + X_ISSUED] = now
+    medium.accept(st, disk, x, now)
+
+
+@kernel
 def submit_step(st, tr, media, w, now):
     """target_queued_submit_work(): hand the command to the medium, then the next one."""
+    if st[w + W_WBT]:
+        t, x = u64(st[w + W_WBT]), u64(st[w + W_HEAD])
+        if not wbt.admit(st, t, x, st[x + X_OP], now):
+            if st[w + A_STATE] == RUN:
+                st[t + wbt.T_WAITS] += 1
+            st[w + A_STATE] = BLOCKED
+            return wbt.next_look(st, t)
+        st[w + A_STATE] = RUN
     x = _take(st, w)
-    disk = u64(st[w + W_PEER])
-    tr[u64(st[x + X_ROW]) + record.R_ISSUE] = now + 1
-    medium.accept(st, disk, x, now)
+    _issue(st, tr, u64(st[w + W_PEER]), x, now)
     return _next(st, w, now, st[K_LIO_SUBMIT])
 
 
@@ -152,10 +185,24 @@ def disk_step(mem, st, tr, media, disk, now):
     command = medium.step(st, disk, now)
     if command >= 0:
         x = u64(command)
-        if st[x + X_BLOCKS]:
+        good = st[x + X_STATUS] == scsi.GOOD
+        if st[x + X_BLOCKS] and good:
             _transfer(mem, st, tr, media, x)
-        st[H_DISK_ORDER] += 1
+        if good:
+            st[H_DISK_ORDER] += 1
+            tr[u64(st[x + X_ROW]) + record.R_DISK_ORDER] = st[H_DISK_ORDER]
         tr[u64(st[x + X_ROW]) + record.R_DONE] = now + 1
-        tr[u64(st[x + X_ROW]) + record.R_DISK_ORDER] = st[H_DISK_ORDER]
-        queue_work(st, u64(st[disk + D_LIO_COMPLETE]), command, now, st[K_LIO_COMPLETE])
+        if st[disk + D_LIO_SUBMIT]:
+            _throttle_done(st, u64(st[disk + D_LIO_SUBMIT]), x, now)
+        w = u64(st[disk + D_LIO_COMPLETE])
+        hop = 0 if st[w + W_DIRECT] and good else st[K_LIO_HOP]
+        queue_work(st, w, command, now, st[K_LIO_COMPLETE], hop)
     return due(st, disk)
+
+
+@kernel
+def _throttle_done(st, w, x, now):
+    """WBT sees a completion; a kworker asleep in submit_bio() may go on a wake-up later."""
+    wakes = wbt.done(st, u64(st[w + W_WBT]), x, st[x + X_OP], st[x + X_ISSUED], now)
+    if wakes and st[w + A_STATE] == BLOCKED:
+        wake(st, st[w + W_SLOT], now + st[K_LIO_HOP])

@@ -4,6 +4,7 @@ Times in frames are int64 nanoseconds. Each timestamp is converted first and the
 stages of a request add up to its latency exactly. What never happened is missing (<NA>).
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sim import agents, backend, crossing, guest, record
+from sim import agents, backend, crossing, guest, record, target, wbt
 from sim.analysis import stats
 from sim.config import Config
 from sim.disks import fields as disks
@@ -137,7 +138,26 @@ def counters(machine: Machine) -> dict[str, int]:
         'requests_requeued': total(vcpus, guest.V_REQUEUES),
         'avail_ahead_max': max(machine.field(q, backend.Q_AHEAD_MAX) for q in machine.host_queues),
         'steps': int(machine.st[int(agents.H_STEPS)]),
+        **disk_counters(machine),
     }
+
+
+def disk_counters(machine: Machine) -> dict[str, int]:
+    """What the parts counted that some disks have; absent where a disk has no such part."""
+    found: Counter[str] = Counter()
+    for slot in machine.slots_of(agents.DISK):
+        disk = machine.bases[slot]
+        if machine.field(disk, disks.D_KIND) == disks.SSD:
+            part = machine.field(disk, disks.D_PART)
+            found['disk_units_programmed'] += machine.field(part, disks.I_UNITS)
+            found['disk_collections'] += machine.field(part, disks.I_GC_COUNT)
+            found['disk_housekeeping'] += machine.field(part, disks.I_BACKGROUND_COUNT)
+        if network := machine.field(disk, disks.D_NETWORK):
+            found['network_messages_lost'] += machine.field(network, disks.N_LOST)
+        if kworker := machine.field(disk, disks.D_LIO_SUBMIT):
+            throttle = machine.field(kworker, target.W_WBT)
+            found['wbt_waits'] += machine.field(throttle, wbt.T_WAITS)
+    return dict(found)
 
 
 def busy_cycles(machine: Machine) -> dict[str, int]:

@@ -17,7 +17,19 @@ HEAP_WORDS = 3
 EVENT_BITS = 4
 
 # What may happen; the argument is a command unless said otherwise.
-E_LANE, E_SERIAL = range(2)
+(
+    E_LANE,  # it leaves its lane, or the last of its dies
+    E_SERIAL,  # it leaves the serial stage
+    E_LINK,  # a write's turn on the link comes
+    E_RECEIVED,  # its data are there
+    E_DIE,  # the reads that were queued at a die are done; the die
+    E_PROGRAMMED,  # a program operation ends; the die
+    E_HEAD,  # an access ends; -1 if nobody waits for it
+    E_DONE,  # the medium is done with it
+    E_UNSTUCK,  # it goes on after it was stuck
+    E_ARRIVED,  # it comes over the network
+    E_REPLIED,  # its reply comes over the network
+) = range(11)
 
 
 @kernel

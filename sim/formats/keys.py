@@ -4,40 +4,19 @@ Each field of a section carries a Key that says what may stand in it. Times are 
 bytes. The sections are made by sim.config.load(), which fills in what is AUTO here.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import Field, dataclass, fields
 from typing import Any
+
+from sim.formats.disk_keys import Target as Target
+from sim.formats.key import Key as Key
+from sim.formats.key import key
 
 DAY_NS = 86_400 * 10**9
 REQUESTS_DEFAULT = 20_000  # of a clone that nothing else limits
 AUTO: Any = None  # load() chooses, by the rest of the config
 
 KERNELS = ('6.1', '6.12', '7.2')
-
-
-@dataclass(frozen=True, kw_only=True)
-class Key:
-    """What may stand in a key: kind is int, count, size, extent, time, bool, choice or text.
-
-    A count takes fio's suffixes, an extent is a size or a percentage of the LUN. `low` and `high`
-    are inclusive, in ns for times. A valid value that is not in `only` is not modelled yet.
-    """
-
-    kind: str
-    help: str
-    low: int = 0
-    high: int = 2**63 - 1
-    unit: str | None = None
-    choices: tuple[str, ...] = ()
-    synonyms: Mapping[str, str] = field(default_factory=dict)
-    pattern: str = ''
-    only: tuple[object, ...] = ()
-    alias: str = ''
-
-
-def key(default: Any, kind: str, help: str, **limits: Any) -> Any:
-    """A field of a section."""
-    return field(default=default, metadata={'key': Key(kind=kind, help=help, **limits)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,10 +136,10 @@ class Host:
     )
     workers: int = key(1, 'int', 'vhost workers', low=1, high=1024, only=(1,))
     submit_type: str = key(
-        'queue', 'choice', "LIO's submit_type", choices=('queue', 'direct'), only=('queue',)
+        'queue', 'choice', "LIO's submit_type; direct since Linux 6.7", choices=('queue', 'direct')
     )
     complete_type: str = key(
-        'queue', 'choice', "LIO's complete_type", choices=('queue', 'direct'), only=('queue',)
+        'queue', 'choice', "LIO's complete_type; direct with 7.2", choices=('queue', 'direct')
     )
 
 
@@ -172,25 +151,6 @@ class Qemu:
         '10.2', 'choice', 'whose defaults apply',
         choices=('4.2', '5.2', '7.2', '8.2', '9.2', '10.0', '10.1', '10.2'),
     )  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """The disk behind LIO. The keys that its kind does not use keep their defaults."""
-
-    kind: str = key(
-        'constant', 'choice', 'model of the disk',
-        choices=('null', 'constant', 'exponential', 'lanes'),
-    )  # fmt: skip
-    service: int = key(80_000, 'time', 'mean time of a request in a lane', low=1, high=100 * 10**9)
-    lanes: int = key(32, 'int', 'requests served at one time', low=1, high=4096)
-    serial: int = key(0, 'time', 'time of a request that no other shares', high=100 * 10**9)
-    distribution: str = key(
-        'exponential', 'choice', 'of service', choices=('constant', 'exponential')
-    )
-    size: int = key(
-        8 << 30, 'size', 'capacity of the LUN, a multiple of 512', low=1 << 20, high=256 << 30
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,14 +183,6 @@ SECTIONS: dict[str, type] = {
     'run': Run,
 }
 COST = Key(kind='time', help='a parameter of the preset', unit='ns', high=10 * 10**9)
-
-# The keys of [target] that mean something, beside kind and size.
-TARGET_KEYS = {
-    'null': (),
-    'constant': ('service', 'lanes'),
-    'exponential': ('service', 'lanes'),
-    'lanes': ('service', 'lanes', 'serial', 'distribution'),
-}
 
 
 def fields_of(section: str) -> dict[str, Field[Any]]:

@@ -10,6 +10,7 @@ from typing import Any
 from sim.errors import ConfigError, shown
 from sim.formats import Given
 from sim.formats.keys import Key
+from sim.formats.spread import Spread, parse_spread
 from sim.units import format_size, format_time, parse_size, parse_time_ns
 
 WORDS = {
@@ -36,8 +37,9 @@ def convert(key: Key, name: str, given: Given) -> Any:
 
 def limits(key: Key) -> str:
     """The range of a key in words."""
-    show = {'time': format_time, 'size': format_size, 'extent': format_size}.get(key.kind, str)
-    return f'{show(key.low)} to {show(key.high)}'
+    show = {'size': format_size, 'extent': format_size, 'time': format_time, 'spread': format_time}
+    written = show.get(key.kind, str)
+    return f'{written(key.low)} to {written(key.high)}'
 
 
 def word(value: object) -> str:
@@ -112,12 +114,22 @@ def read_text(key: Key, value: object) -> str:
     return text
 
 
+def read_spread(key: Key, value: object) -> Spread:
+    """A random time: constant, exponential or a table of quantiles."""
+    spread = value if isinstance(value, Spread) else parse_spread(str(value))
+    times = [ns for _, ns in spread.points]
+    if not key.low <= min(times) <= max(times) <= key.high:
+        raise ConfigError(f'{shown(str(spread))} is out of range: {limits(key)}')
+    return spread
+
+
 READERS: dict[str, Callable[[Key, object], Any]] = {
     'int': read_int,
     'count': read_size,
     'size': read_size,
     'extent': read_extent,
     'time': read_time,
+    'spread': read_spread,
     'bool': read_bool,
     'choice': read_choice,
     'text': read_text,
