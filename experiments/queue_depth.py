@@ -66,15 +66,15 @@ def experiment(options: argparse.Namespace) -> dict[str, Any]:
 
 def row_of(depth: int, event_idx: bool, report: dict[str, Any]) -> dict[str, Any]:
     """One line of the table."""
-    latency = {f'{key}_us': value / 1e3 for key, value in report['latency_ns'].items()}
+    latency = {f'{key}_us': in_us(value) for key, value in report['latency_ns'].items()}
     fio = report['fio_lat_ns']
     return {
         'series': SERIES[event_idx],
         'iodepth': depth,
         'iops': report['iops'],
         **latency,
-        'fio_lat_mean_us': fio['mean'] / 1e3,
-        'fio_lat_p99_us': fio['p99'] / 1e3,
+        'fio_lat_mean_us': in_us(fio['mean']),
+        'fio_lat_p99_us': in_us(fio['p99']),
         'kicks': report['kicks'],
         'interrupts': report['interrupts'],
         'requests_per_kick': report['requests_per_kick'],
@@ -87,6 +87,11 @@ def row_of(depth: int, event_idx: bool, report: dict[str, Any]) -> dict[str, Any
         'id': report['id'],
         'digest': report['digest'],
     }
+
+
+def in_us(ns: float | None) -> float | None:
+    """Microseconds; None stays None: too few requests lay beyond the percentile."""
+    return None if ns is None else ns / 1e3
 
 
 def bounds_of(config: Any) -> dict[str, float]:
@@ -105,9 +110,9 @@ def draw(
 
     from sim.analysis import plot
     from sim.record import STAGES
-    from sim.sweep import load_requests
+    from sim.sweep import load_latencies
 
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows).replace({None: float('nan')})
     table.drop(columns='stages_us').to_csv(folder / 'queue_depth.csv', index=False)
     what = describe(config)
     plot.save(
@@ -115,11 +120,10 @@ def draw(
         folder / 'throughput-latency.png',
     )
     tails = {}
-    for (depth, event_idx), place, row in zip(points, places, rows, strict=True):
+    for (depth, event_idx), place in zip(points, places, strict=True):
         if depth in SHOWN_TAILS:
-            requests = load_requests(place).sort_values('serial').iloc[row['warmup_requests'] :]
-            latency = requests['latency_ns'].dropna().to_numpy(dtype=float) / 1e3
-            tails[f'iodepth {depth}, {SERIES[event_idx]}'] = latency
+            times, requests = load_latencies(place)
+            tails[f'iodepth {depth}, {SERIES[event_idx]}'] = times / 1e3, requests
     ordered = dict(sorted(tails.items(), key=lambda item: int(item[0].split()[1].strip(','))))
     plot.save(plot.latency_tails(ordered, what), folder / 'latency-tail.png')
     stacks = pd.DataFrame(
@@ -153,9 +157,9 @@ def show(outcome: dict[str, Any], folder: Path) -> None:
         'series iodepth iops mean_us p50_us p99_us p999_us fio_lat_mean_us requests_per_kick '
         'requests_per_interrupt worker_busy'
     ).split()
-    table = pd.DataFrame(outcome['rows'])[columns].round(2)
+    table = pd.DataFrame(outcome['rows'])[columns].replace({None: float('nan')}).round(2)
     table['iops'] = table['iops'].round().astype(int)
-    print(table.to_string(index=False))
+    print(table.to_string(index=False, na_rep='-'))
     for broken in outcome['violations']:
         print(f'violation: {broken}')
     print(f'\ntable    {folder / "queue_depth.csv"}')

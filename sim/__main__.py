@@ -139,12 +139,11 @@ def _summary(report: dict[str, Any]) -> str:
     if report['hypothetical']:
         lines.append(f'hypothetical: {", ".join(report["hypothetical"])}; no real backend does it')
     if latency:
-        shown = '  '.join(f'{k} {v / 1e3:.1f}' for k, v in latency.items())
-        lines.append(f'latency   {shown}  (µs, arrival to completion)')
-        fio = '  '.join(f'{k} {v / 1e3:.1f}' for k, v in report['fio_lat_ns'].items())
-        lines.append(f'fio lat   {fio}  (µs, arrival until reaped)')
+        lines.append(f'latency   {_times(latency)}  (µs, arrival to completion)')
+        lines.append(f'fio lat   {_times(report["fio_lat_ns"])}  (µs, arrival until reaped)')
         stages = '  '.join(f'{k} {v / 1e3:.2f}' for k, v in report['stages_ns'].items())
         lines.append(f'stages    {stages}  (µs, mean)')
+        lines.append(_trust(report))
     lines += [
         f'kicks     {report["kicks"]} ({report["requests_per_kick"]:.2f} requests each, '
         f'{report["kicks_suppressed"]} suppressed)',
@@ -159,6 +158,26 @@ def _summary(report: dict[str, Any]) -> str:
             mean = job['latency_ns'].get('mean', 0) / 1e3
             lines.append(f'  {name}: {job["iops"]:.0f} IOPS, mean {mean:.1f} µs')
     return '\n'.join(lines)
+
+
+def _times(values: dict[str, Any]) -> str:
+    """Times in µs; '-' where too few requests lie beyond a percentile."""
+    return '  '.join(f'{k} {"-" if v is None else f"{v / 1e3:.1f}"}' for k, v in values.items())
+
+
+def _trust(report: dict[str, Any]) -> str:
+    """How far the mean latency and the IOPS can be trusted, and what is not said at all."""
+    found = report['intervals']
+    shown = []
+    for name, metric, scale in (('iops', 'iops', 1), ('mean', 'latency_ns.mean', 1e3)):
+        bounds = found['values'].get(metric)
+        if bounds is not None:
+            shown.append(f'{name} {bounds[0] / scale:.1f} .. {bounds[1] / scale:.1f}')
+    line = 'interval  ' + ('  '.join(shown) + '  (95 %)' if shown else f'none: {found["note"]}')
+    for metric, reason in report['not_reported'].items():
+        if not metric.startswith('jobs.'):
+            line += f'\n          no {metric}: {reason}'
+    return line
 
 
 def _params(options: argparse.Namespace) -> int:

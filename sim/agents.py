@@ -97,6 +97,7 @@ N_TRACE_FULL = 2
 
 # Agent kinds.
 VCPU, KICK, IRQ, WORKER, LIO_SUBMIT, DISK, LIO_COMPLETE = range(7)
+CPU_KINDS = (VCPU, WORKER, LIO_SUBMIT, LIO_COMPLETE)  # they count their busy cycles in A_BUSY
 KIND_NAMES = ('vcpu', 'kick', 'irq', 'worker', 'lio_submit', 'disk', 'lio_complete')
 
 # Every agent's stretch begins with these.

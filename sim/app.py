@@ -14,7 +14,7 @@ thread does next:
 
 import numpy as np
 
-from sim import record
+from sim import record, recorder
 from sim.agents import H_NOTICE, H_SERIAL, LOG_TABLE, N_JOB_DONE, NEVER
 from sim.jit import kernel
 from sim.rng import below, exponential, permute
@@ -119,7 +119,7 @@ def next_call(lines, st, tr, j, now):
         if st[j + J_RATE]:
             arrival = st[j + J_NEXT_ARRIVAL]
             _next_arrival(st, j)
-        _prepare(lines, st, tr, j, arrival)
+        _prepare(lines, st, tr, j, arrival, now)
         st[j + J_PENDING_THINK] = st[j + J_THINK]
         if st[j + J_PREPARED_COUNT] >= st[j + J_BATCH]:
             return COMMIT
@@ -160,7 +160,7 @@ def _next_arrival(st, j):
 
 
 @kernel
-def _prepare(lines, st, tr, j, arrival):
+def _prepare(lines, st, tr, j, arrival, now):
     """get_io_u(): the job's next I/O takes a free unit and queues behind the others."""
     index = st[j + J_ISSUED]
     st[j + J_ISSUED] = index + 1
@@ -176,7 +176,7 @@ def _prepare(lines, st, tr, j, arrival):
     serial = st[H_SERIAL] + 1
     st[H_SERIAL] = serial
     lba = _place(st, j, index)
-    row = record.new_row(lines, st, tr)
+    row = recorder.new_row(lines, st, tr, now)
     unit = unit_of(st, j, number)
     st[unit + U_ROW] = row
     st[unit + U_WRITE] = write
@@ -223,7 +223,7 @@ def reap(st, tr, j, now):
         head = _wrapped(head + 1, depth)
         st[u64(st[j + J_FREE_LIST]) + u64(free)] = number
         free += 1
-        record.reap(st, tr, u64(st[unit_of(st, j, number) + U_ROW]), now)
+        recorder.reap(st, tr, u64(st[unit_of(st, j, number) + U_ROW]), now)
     st[j + J_DONE_HEAD] = head
     st[j + J_DONE_COUNT] = ready - taken
     st[j + J_FREE_COUNT] = free

@@ -22,6 +22,7 @@ from sim.formats.fio import parse_job_file
 from sim.formats.keys import (
     COST,
     KERNELS,
+    REPLICATIONS_LEAST,
     SECTIONS,
     Device,
     Guest,
@@ -98,6 +99,8 @@ class Config:
         sections = {name: printed(getattr(self, name)) for name in SECTIONS if name != 'workload'}
         for unused in unused_keys(vars(self.target), self.host.kernel):
             del sections['target'][unused]
+        for unused in meaningless(sections['run']):
+            del sections['run'][unused]
         costs = {name: format_time(ns) for name, ns in sorted(self.costs.items())}
         return {'job': [printed(job) for job in self.jobs], **sections, 'costs': costs}
 
@@ -194,6 +197,7 @@ def build(
     )
     check_target(target, given['target'], host['kernel'])
     check_host(host)
+    resolve_run(run, given['run'])
     jobs = [values('workload', table) for table in tables]
     for number, job in enumerate(jobs, 1):
         resolve_job(job, f'job {number}', target['size'])
@@ -230,6 +234,38 @@ def values(section: str, table: Table, *, modelled: bool = True) -> dict[str, An
         given = table.get(name)
         result[name] = item.default if given is None else convert(key, f'{section}.{name}', given)
     return result
+
+
+def meaningless(run: Mapping[str, Any]) -> tuple[str, ...]:
+    """The keys of [run] that change nothing, given the others."""
+    unused: tuple[str, ...] = () if run['record'] == 'sampled' else ('sample_every',)
+    if run['precision'] is None:
+        unused += ('precision', 'max_replications')
+        unused += ('replications',) if run['replications'] == 1 else ()
+    return unused
+
+
+def resolve_run(run: dict[str, Any], given: Table) -> None:
+    """How often the config is simulated; a key that would change nothing is a misunderstanding."""
+    wanted = run['precision'] is not None
+    least = REPLICATIONS_LEAST if wanted else 1
+    if run['replications'] is None:
+        run['replications'] = min(least, run['max_replications']) if wanted else least
+    for name, needs in (('sample_every', 'record=sampled'), ('max_replications', 'a precision')):
+        if name in given and name in meaningless(run):
+            raise ConfigError(
+                f'{given[name].where}: run.{name} has no meaning without {needs}; take it out'
+            )
+    refuse(
+        wanted and run['replications'] < 2,
+        'run.replications=1: an interval takes at least 2 runs; raise it or leave out '
+        'run.precision',
+    )
+    refuse(
+        wanted and run['max_replications'] < run['replications'],
+        f'run.max_replications={run["max_replications"]}: is below '
+        f'run.replications={run["replications"]}; raise it',
+    )
 
 
 def refuse(when: object, message: str) -> None:

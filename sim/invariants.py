@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sim import agents, backend, guest, record
+from sim import agents, backend, guest, record, recorder
 from sim.analysis import frame
 from sim.machine import Machine
 
@@ -17,19 +17,51 @@ COLUMN = {name: index for index, name in enumerate(record.COLUMNS)}
 
 
 def check(machine: Machine) -> list[str]:
-    """Every checker over a finished run."""
+    """Every checker over a finished run that its recording allows; checks_of() says which."""
+    broken = [*ring_never_overrun(machine), *nothing_left(machine), *utilisation(machine)]
+    if machine.tr[int(recorder.T_COUNTS)]:
+        return [*counted(machine), *broken]
     rows = frame.trace_rows(machine)
     if rows.size == 0:
         return ['no request was recorded: the run did nothing']
-    return [
-        *conservation(rows),
-        *order(rows),
-        *ring_never_overrun(machine),
-        *nothing_left(machine),
-        *data(rows),
-        *littles_law(rows),
-        *utilisation(machine, rows),
-    ]
+    return [*conservation(rows), *order(rows), *data(rows), *littles_law(rows), *broken]
+
+
+def checks_of(machine: Machine) -> dict[str, list[str]]:
+    """Names of the checkers that `check` runs on this machine, and of those that it cannot."""
+    ran = ['conservation', 'order', 'ring', 'end', 'utilisation']
+    needing_every_row = ['data', "Little's law"]
+    if machine.tr[int(recorder.T_COUNTS)]:
+        return {'ran': ran, 'skipped': needing_every_row}
+    return {'ran': ran + needing_every_row, 'skipped': []}
+
+
+def counted(machine: Machine) -> list[str]:
+    """Conservation and order as the recorder watched them while it counted."""
+
+    def word(name: np.uint64) -> int:
+        return int(machine.tr[int(name)])
+
+    issued, reaped = int(machine.st[int(agents.H_SERIAL)]), word(recorder.T_REAPED)
+    broken = []
+    if issued == 0:
+        broken.append('no request was issued: the run did nothing')
+    if issued != reaped:
+        broken.append(f'conservation: {issued} requests were issued and {reaped} reaped')
+    if word(recorder.T_WRONG_COUNT):
+        broken.append(
+            f'conservation: {word(recorder.T_WRONG_COUNT)} requests were not published, fetched, '
+            'used and completed exactly once; the first is serial '
+            f'{word(recorder.T_WRONG_COUNT_SERIAL)}'
+        )
+    if word(recorder.T_WRONG_ORDER):
+        broken.append(
+            f'order: timestamps of {word(recorder.T_WRONG_ORDER)} requests are missing or go back; '
+            f'the first is serial {word(recorder.T_WRONG_ORDER_SERIAL)}'
+        )
+    if word(recorder.T_HOMELESS):
+        broken.append(f'recorder: {word(recorder.T_HOMELESS)} requests found no row to use')
+    return broken
 
 
 def conservation(rows: Rows) -> list[str]:
@@ -162,7 +194,7 @@ def littles_law(rows: Rows) -> list[str]:
     return []
 
 
-def utilisation(machine: Machine, rows: Rows) -> list[str]:
+def utilisation(machine: Machine) -> list[str]:
     """Nobody is busy for longer than the run lasted."""
     span = int(machine.st[int(agents.H_NOW)])
     broken = []

@@ -20,6 +20,7 @@ from sim import (
     layout,
     memory,
     record,
+    recorder,
     rng,
     se_cmd,
     target,
@@ -73,6 +74,7 @@ class Machine:
     devices: tuple[int, ...]
     plans: tuple[JobPlan, ...]
     row_margin: int
+    watched: tuple[str, ...]  # the groups of counters in the recorder's marks
 
     def field(self, base: int, name: np.uint64) -> int:
         """One word of a stretch."""
@@ -198,7 +200,6 @@ class _Builder:
             (agents.H_WOKEN, woken),
             (agents.H_SEGMENTS, self.segments),
             (agents.H_ROW_WORDS, record.ROW_WORDS if self.record_requests else 0),
-            (agents.H_ROWS, record.ROW_WORDS if self.record_requests else 0),
         )
         for name, value in heads:
             st[int(name)] = value
@@ -207,14 +208,16 @@ class _Builder:
         st[agents.LOG_TABLE : agents.LOG_TABLE + 1025] = rng.log_table()
         mem = np.zeros(-(-self.bytes.used // PAGE_SIZE) * PAGE_SIZE, dtype=np.uint8)
         cores = self.vcpus + 1
-        limits = [plan.workload.io_limit for plan in plans]
-        rows = sum(limit for limit in limits if limit is not None) or 1 << 16
+        watched = self._watched(kinds, bases)
         margin = 2 * self.depth * self.vcpus + 64
+        tr = recorder.new_trace(self._recording(plans, margin + 1, watched))
+        first_row = recorder.T_ROWS if self.record_requests else recorder.T_SCRATCH
+        st[int(agents.H_ROWS)] = tr[int(first_row)]
         machine = Machine(
             mem=mem,
             lines=memory.new_lines(mem.size, cores, self.costs.line_prices),
             st=st,
-            tr=record.new_trace(min(rows, 1 << 22) + margin + 1),
+            tr=tr,
             media=np.zeros(self.config.target.size // 512, dtype=np.int64),
             costs=self.costs,
             kinds=tuple(kinds),
@@ -225,9 +228,58 @@ class _Builder:
             devices=tuple(self.devices),
             plans=tuple(plans),
             row_margin=margin,
+            watched=tuple(watched),
         )
         machine._set_high_water()
         return machine
+
+    def _recording(
+        self, plans: list[JobPlan], margin: int, watched: dict[str, list[int]]
+    ) -> recorder.Recording:
+        """Which requests keep a row, which are counted, where the warm-up ends."""
+        run, hz = self.config.run, self.config.host.cpu_hz
+        limits = [plan.workload.io_limit for plan in plans]
+        rows = min(sum(limit for limit in limits if limit is not None) or 1 << 16, 1 << 22)
+        counts = run.record != 'full' and self.record_requests
+        every = run.sample_every if run.record == 'sampled' else 0
+        ramp_ns = max(job.ramp_time for job in self.config.jobs)
+        pilot = recorder.PILOT_ROWS if not ramp_ns and run.warmup == 'auto' else 0
+        if counts:
+            rows = pilot + (rows // every if every else 0)
+        in_flight = [
+            sum(plan.workload.iodepth for plan in plans if plan.phase == phase)
+            for phase in range(len(self.config.phases))
+        ]
+        return recorder.Recording(
+            rows=rows + margin if self.record_requests else margin,
+            counts=counts,
+            every=every if counts else 0,
+            pilot=pilot if counts else 0,
+            cut_serial=int(run.warmup) if run.warmup.isdigit() and not ramp_ns else 0,
+            cut_ns=ramp_ns,
+            cpu_hz=hz,
+            in_flight=max(in_flight),
+            clones=len(plans),
+            watched=list(watched.items()),
+        )
+
+    def _watched(self, kinds: list[int], bases: list[int]) -> dict[str, list[int]]:
+        """The counters that intervals are wanted for: places in `st`, or -1 - place in `lines`."""
+        groups = {
+            'kicks': [base + int(guest.V_KICKS) for base in self.vcpu],
+            'interrupts': [base + int(guest.G_HANDLERS) for base in self.guest_queues],
+            'transfers': [
+                -1 - int(memory.L_CORES + memory.CORE_WORDS * np.uint64(core) + memory.C_TRANSFERS)
+                for core in range(self.vcpus + 1)
+            ],
+        }
+        for name, kind, base in zip(self._names(), kinds, bases, strict=True):
+            if kind in agents.CPU_KINDS:
+                groups[f'busy.{name}'] = [base + int(agents.A_BUSY)]
+            elif kind == agents.DISK:
+                groups['busy.disk.lanes'] = [base + int(disks.D_LANE_BUSY)]
+                groups['busy.disk.serial'] = [base + int(disks.D_SERIAL_BUSY)]
+        return groups
 
     def _names(self) -> tuple[str, ...]:
         each = [f'vcpu{i}' for i in range(self.vcpus)]

@@ -1,15 +1,13 @@
 """What the model writes down: one row of the trace per request.
 
-The trace is one int64 array, a row of COLUMNS words per request; a row is named by its offset.
-Row 0 is a scratch row: with recording off every request writes there, and nothing else changes,
-because the model never reads the trace. Timestamps are cycles plus one, so that zero means "never
-happened".
+A row is ROW_WORDS int64 words of the trace array, named by its offset. Timestamps are cycles plus
+one, so that zero means "never happened". The model writes rows and never reads them for a decision:
+with recording off every request writes to one scratch row, and nothing else changes. Who gets which
+row, and what becomes of it, is the recorder's business (sim.recorder).
 """
 
 import numpy as np
-import numpy.typing as npt
 
-from sim.agents import H_NOTICE, H_ROW_WORDS, H_ROWS, H_ROWS_HIGH, N_TRACE_FULL
 from sim.jit import kernel
 
 u64 = np.uint64
@@ -28,6 +26,7 @@ TIMESTAMPS = (
     't_complete',
 )
 STAGES = tuple(name[2:] for name in TIMESTAMPS[1:])
+STAGE_COUNT = len(STAGES)
 FACTS = (
     'serial',  # number of the I/O in the run, in the order in which the jobs prepared them
     'job',
@@ -82,28 +81,6 @@ ROW_WORDS = len(COLUMNS)
 # Outcomes.
 UNFINISHED, OK, BAD_TARGET, CHECK_CONDITION, DROPPED = range(5)
 OUTCOMES = ('unfinished', 'ok', 'bad_target', 'check_condition', 'dropped')
-
-
-@kernel
-def new_row(lines, st, tr):
-    """The offset of the row of the request H_SERIAL (the scratch row when nothing is recorded)."""
-    row = st[H_ROWS]
-    st[H_ROWS] += st[H_ROW_WORDS]
-    if st[H_ROWS] > st[H_ROWS_HIGH]:
-        st[H_NOTICE] |= N_TRACE_FULL
-    return row
-
-
-@kernel
-def reap(st, tr, row, now):
-    """fio has reaped the request of `row`: the model writes to it no more."""
-    tr[row + R_REAP] = now + 1
-
-
-def new_trace(rows: int) -> npt.NDArray[np.int64]:
-    """Room for `rows` requests behind the scratch row."""
-    return np.zeros((rows + 1) * ROW_WORDS, dtype=np.int64)
-
 
 # Block stamps: what tells one write's data from every other's.
 

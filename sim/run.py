@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 import sim
-from sim import agents, costs, invariants, machine, record
-from sim.analysis import frame
+from sim import agents, costs, invariants, machine, recorder
+from sim.analysis import frame, measure, summary
 from sim.config import Config, load
 from sim.engine import ENGINES, Engine
 from sim.errors import ConfigError
@@ -26,7 +26,9 @@ class Result:
     """What a run left behind.
 
     `requests`: one row per request (sim.analysis.frame.request_frame). `summary`: one row per
-    metric. `report`: the same as nested plain data, what --json prints.
+    metric. `report`: the same as nested plain data, what --json prints. With run.record=histogram
+    `requests` is empty, with sampled it has every n-th; then `histograms` counts all of them
+    (sim.analysis.frame.histogram_frame).
     """
 
     config: Config
@@ -35,6 +37,7 @@ class Result:
     report: dict[str, Any]
     violations: list[str]
     provenance: dict[str, Any] = field(default_factory=dict)
+    histograms: pd.DataFrame | None = None
 
     def save(self, folder: str | Path) -> Path:
         """Write requests.parquet, summary.csv, config.toml and report.json under `folder`/<id>.
@@ -44,9 +47,8 @@ class Result:
         place = Path(folder) / self.config.id
         try:
             place.mkdir(parents=True, exist_ok=True)
-            requests = self.requests.copy(deep=False)
-            requests.attrs = {'provenance': json.dumps(self.provenance)}
-            _whole(place / 'requests.parquet', lambda p: requests.to_parquet(p, compression='zstd'))
+            for name, table in self.tables().items():
+                _whole(place / name, lambda p, t=table: t.to_parquet(p, compression='zstd'))
             _whole(place / 'summary.csv', lambda p: self.summary.to_csv(p, index=False))
             toml = self.config.to_toml()
             _whole(place / 'config.toml', lambda p: p.write_text(toml, encoding='utf-8'))
@@ -57,6 +59,17 @@ class Result:
                 f'{place}: cannot write results ({error.strerror or error}); choose another --out'
             ) from error
         return place
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The bulk results by file name; their provenance is in attrs."""
+        tables = {}
+        if self.config.run.record != 'histogram':
+            tables['requests.parquet'] = self.requests.copy(deep=False)
+        if self.histograms is not None:
+            tables['histograms.parquet'] = self.histograms.copy(deep=False)
+        for table in tables.values():
+            table.attrs = {'provenance': json.dumps(self.provenance)}
+        return tables
 
 
 def _whole(path: Path, write: Any) -> None:
@@ -86,21 +99,22 @@ def run(
     Phases(engine, config)
     engine.run()
     wall_seconds = time.perf_counter() - began
+    measured, requests = measure.of_run(world, config)
     violations = invariants.check(world) if check and record_requests else []
-    requests = frame.request_frame(world, config)
-    report = _report(config, world, engine, requests, violations, wall_seconds)
+    report = _report(config, world, engine, measured, violations, wall_seconds)
     provenance = _provenance(config, report)
     return Result(
         config=config,
         requests=requests,
-        summary=frame.summary_frame(_metrics(report)),
+        summary=frame.summary_frame(_metrics(report), report['intervals']['values']),
         report=report,
         violations=violations,
         provenance=provenance,
+        histograms=None if config.run.record == 'full' else measure.histograms(measured),
     )
 
 
-NO_METRIC = ('config', 'wall_seconds', 'wall_io_per_second')
+NO_METRIC = ('config', 'wall_seconds', 'wall_io_per_second', 'intervals', 'not_reported', 'checks')
 
 
 def _metrics(report: dict[str, Any]) -> dict[str, Any]:
@@ -138,11 +152,22 @@ class Phases:
                 self._next()
 
 
+def event_digest(world: machine.Machine) -> str:
+    """Hash of the event sequence, whatever was recorded of it: 16 hex digits."""
+    return f'{int(world.st[int(agents.H_DIGEST)]) & (1 << 64) - 1:016x}'
+
+
 def digest_of(world: machine.Machine) -> str:
-    """Hash of the event sequence and of the request table: 16 hex digits."""
+    """Hash of the event sequence and of all that was recorded of the requests: 16 hex digits.
+
+    The rows that were kept and, with counting, the histograms.
+    """
     text = hashlib.sha256()
     text.update(int(world.st[int(agents.H_DIGEST)]).to_bytes(8, 'little', signed=True))
     text.update(np.ascontiguousarray(frame.trace_rows(world)).astype('<i8').tobytes())
+    if world.tr[int(recorder.T_COUNTS)]:
+        first, end = (int(world.tr[int(place)]) for place in (recorder.T_JOBS, recorder.T_BATCHES))
+        text.update(world.tr[first:end].astype('<i8').tobytes())
     return text.hexdigest()[:16]
 
 
@@ -150,39 +175,29 @@ def _report(
     config: Config,
     world: machine.Machine,
     engine: Engine,
-    requests: pd.DataFrame,
+    measured: measure.Measured,
     violations: list[str],
     wall_seconds: float,
 ) -> dict[str, Any]:
-    hz = config.host.cpu_hz
     end = int(world.st[int(agents.H_NOW)])
-    cut = frame.warmup_rows(requests, config) if len(requests) else 0
-    done = frame.measured(requests, cut)
     count = frame.counters(world)
     busy = {
         name: cycles / (end * frame.servers_of(world, name)) if end else 0.0
         for name, cycles in frame.busy_cycles(world).items()
     }
     lines = frame.line_accesses(world)
-    total = len(requests)
-    completed = int(requests['t_complete_ns'].notna().sum())
-    return {
+    numbers = summary.numbers(measured)
+    completed = measured.completed
+    report = {
         'id': config.id,
         'digest': digest_of(world),
         'hypothetical': list(config.agreed.hypothetical),
-        'requests': total,
-        'requests_completed': completed,
-        'requests_measured': len(done),
-        'warmup_requests': cut,
-        'simulated_seconds': end / hz,
+        'event_digest': event_digest(world),
+        'record': config.run.record,
+        'simulated_seconds': end / config.host.cpu_hz,
         'wall_seconds': wall_seconds,
         'wall_io_per_second': completed / wall_seconds,
-        'iops': frame.iops_of(done),
-        'latency_ns': frame.latency_summary(done),
-        'fio_lat_ns': frame.latency_summary(done, 'fio_lat_ns'),
-        'stages_ns': {
-            stage: float(done[f'{stage}_ns'].mean()) for stage in record.STAGES if len(done)
-        },
+        **{key: value for key, value in numbers.items() if key != 'jobs'},
         'requests_per_kick': completed / count['kicks'] if count['kicks'] else 0.0,
         'requests_per_interrupt': completed / count['interrupts'] if count['interrupts'] else 0.0,
         **count,
@@ -192,32 +207,14 @@ def _report(
         'line_transfers_per_request': (
             sum(core['transfers'] for core in lines.values()) / completed if completed else 0.0
         ),
-        'jobs': _per_job(config, done),
+        'jobs': numbers['jobs'],
+    }
+    return report | {
+        'intervals': summary.intervals(measured, report),
+        'checks': invariants.checks_of(world),
         'violations': violations,
         'config': config.effective(),
     }
-
-
-def _per_job(config: Config, done: pd.DataFrame) -> dict[str, Any]:
-    """Per job, or per clone without group_reporting, as fio groups its report."""
-    groups = {}
-    for name, rows in done.groupby('job', observed=True):
-        job = next(job for job in config.jobs if job.name == name)
-        clones = [(str(name), rows)]
-        if job.numjobs > 1 and not job.group_reporting:
-            clones = [(f'{name}.{n}', part) for n, part in enumerate_groups(rows)]
-        for label, part in clones:
-            groups[label] = {
-                'requests': len(part),
-                'iops': frame.iops_of(part),
-                'latency_ns': frame.latency_summary(part),
-            }
-    return groups
-
-
-def enumerate_groups(rows: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:
-    """The clones of one job in order, numbered from 0."""
-    return list(enumerate(part for _, part in rows.groupby('clone', sort=True)))
 
 
 def _provenance(config: Config, report: dict[str, Any]) -> dict[str, Any]:

@@ -93,5 +93,20 @@ def load_report(place: Path) -> dict[str, Any]:
 
 
 def load_requests(place: Path) -> pd.DataFrame:
-    """The request table of a finished point."""
+    """The request table of a finished point (none with run.record=histogram)."""
     return pd.read_parquet(place / 'requests.parquet')
+
+
+def load_latencies(place: Path, time: str = 'latency_ns') -> tuple[Any, Any]:
+    """The measured latencies of a finished point: times in ns, ascending, and how many of each.
+
+    Exact where every request was kept, else the midpoints of the histogram's buckets.
+    """
+    report = load_report(place)
+    if report['record'] == 'full':
+        requests = load_requests(place).sort_values('serial').iloc[report['warmup_requests'] :]
+        counted = requests[time].dropna().astype('int64').value_counts().sort_index()
+    else:
+        table = pd.read_parquet(place / 'histograms.parquet')
+        counted = table[table['time'] == time].groupby('value_ns')['requests'].sum()
+    return counted.index.to_numpy(), counted.to_numpy()

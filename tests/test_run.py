@@ -4,13 +4,14 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from sim import costs, invariants, machine, record
+from sim import costs, invariants, machine, record, recorder
 from sim.__main__ import main
 from sim.analysis import frame
 from sim.config import load
@@ -118,8 +119,8 @@ def test_control_comes_before_the_agents_of_the_same_time():
 
 
 def test_a_long_run_outgrows_its_trace_and_loses_nothing(monkeypatch):
-    small = record.new_trace
-    monkeypatch.setattr(record, 'new_trace', lambda rows: small(200))
+    small = recorder.new_trace
+    monkeypatch.setattr(recorder, 'new_trace', lambda plan: small(replace(plan, rows=200)))
     result = run(workload={'number_ios': 3000, 'iodepth': 8})
     assert len(result.requests) == 3000
     assert result.violations == []

@@ -12,22 +12,19 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sim import agents, backend, crossing, guest, record, target, wbt
-from sim.analysis import stats
+from sim import agents, backend, crossing, guest, record, recorder, target, wbt
 from sim.config import Config
 from sim.disks import fields as disks
+from sim.histogram import LIMIT_NS, LOWEST_NS, WIDTH_NS, Histogram
 from sim.machine import Machine
 from sim.memory import C_HITS, C_SHARED, C_TRANSFERS, CORE_WORDS, L_CORES
 from sim.units import cycles_to_ns
 
-PERCENTILES = (50, 90, 99, 99.9)
-PERCENTILE_NAMES = ('p50', 'p90', 'p99', 'p999')
-
 
 def trace_rows(machine: Machine) -> npt.NDArray[np.int64]:
-    """The written rows of the trace, shape (requests, len(record.COLUMNS)), cycles plus one."""
-    used = int(machine.st[int(agents.H_ROWS)]) // record.ROW_WORDS
-    return machine.tr.reshape(-1, record.ROW_WORDS)[1:used]
+    """The rows that are kept, shape (requests, len(record.COLUMNS)), cycles plus one."""
+    first, end = int(machine.tr[int(recorder.T_ROWS)]), int(machine.st[int(agents.H_ROWS)])
+    return machine.tr[first:end].reshape(-1, record.ROW_WORDS)
 
 
 def request_frame(machine: Machine, config: Config) -> pd.DataFrame:
@@ -63,52 +60,6 @@ def request_frame(machine: Machine, config: Config) -> pd.DataFrame:
         frame['outcome'].to_numpy(), categories=list(record.OUTCOMES)
     )
     return frame
-
-
-def warmup_rows(requests: pd.DataFrame, config: Config) -> int:
-    """How many requests, in order of arrival, the report leaves out.
-
-    ramp_time counts from the job's start; without one `run.warmup` decides: auto is MSER-5 on the
-    latencies in order of completion.
-    """
-    ramp_ns = max((job.ramp_time for job in config.jobs), default=0)
-    if ramp_ns:
-        return int((requests['t_arrive_ns'] < ramp_ns).sum())
-    if config.run.warmup == 'off':
-        return 0
-    if config.run.warmup != 'auto':
-        return min(int(config.run.warmup), len(requests))
-    done = requests.dropna(subset=['t_complete_ns']).sort_values('t_complete_ns', kind='stable')
-    cut = stats.mser5(done['latency_ns'].to_numpy(dtype=np.int64))
-    if cut == 0:
-        return 0
-    return int((requests['t_arrive_ns'] < done['t_arrive_ns'].iloc[cut - 1]).sum())
-
-
-def measured(requests: pd.DataFrame, cut: int) -> pd.DataFrame:
-    """The completed requests behind the first `cut` arrivals."""
-    ordered = requests.sort_values(['t_arrive_ns', 'serial'], kind='stable').iloc[cut:]
-    return ordered.dropna(subset=['t_complete_ns'])
-
-
-def latency_summary(done: pd.DataFrame, column: str = 'latency_ns') -> dict[str, float]:
-    """Mean and exact percentiles (nearest rank) of a column; empty where nothing completed."""
-    if done.empty:
-        return {}
-    latency = done[column].to_numpy(dtype=np.int64)
-    values = stats.percentile(latency, list(PERCENTILES))
-    summary = {'mean': float(latency.mean())}
-    summary |= {k: int(v) for k, v in zip(PERCENTILE_NAMES, values, strict=True)}
-    return summary | {'max': int(latency.max())}
-
-
-def iops_of(done: pd.DataFrame) -> float:
-    """Completions per simulated second between the first and the last measured completion."""
-    if len(done) < 2:
-        return 0.0
-    times = done['t_complete_ns'].to_numpy(dtype=np.int64)
-    span = int(times.max() - times.min())
-    return (len(done) - 1) / span * 1e9 if span else 0.0
 
 
 def counters(machine: Machine) -> dict[str, int]:
@@ -164,7 +115,7 @@ def busy_cycles(machine: Machine) -> dict[str, int]:
     """Cycles in which each CPU agent did something; the disk's are summed over its lanes."""
     busy = {}
     for slot, kind in enumerate(machine.kinds):
-        if kind in (agents.VCPU, agents.WORKER, agents.LIO_SUBMIT, agents.LIO_COMPLETE):
+        if kind in agents.CPU_KINDS:
             busy[machine.names[slot]] = machine.field(machine.bases[slot], agents.A_BUSY)
         elif kind == agents.DISK:
             base = machine.bases[slot]
@@ -190,8 +141,36 @@ def line_accesses(machine: Machine) -> dict[str, dict[str, int]]:
     return table
 
 
-def summary_frame(values: Mapping[str, Any]) -> pd.DataFrame:
-    """Flatten a nested mapping of numbers into rows (metric, value)."""
+def histogram_frame(parts: Mapping[tuple[str, str, str], Histogram]) -> pd.DataFrame:
+    """The occupied buckets of histograms, named (job, op, time): one row per bucket.
+
+    Columns low_ns, high_ns (exclusive), value_ns (the midpoint, which stands for the bucket) and
+    requests. Times that have no bucket stand in one row from histogram.LIMIT_NS to the most.
+    """
+    frames = []
+    for (job, op, time), found in parts.items():
+        filled = np.flatnonzero(found.counts)
+        low, width = LOWEST_NS[filled], WIDTH_NS[filled]
+        rows = pd.DataFrame(
+            {'low_ns': low, 'high_ns': low + width, 'value_ns': low + (width >> 1)}
+            | {'requests': found.counts[filled]}
+        )
+        if found.beyond:
+            rows.loc[len(rows)] = [LIMIT_NS, found.most + 1, found.most, found.beyond]
+        frames.append(rows.assign(job=job, op=op, time=time))
+    columns = ['job', 'op', 'time', 'low_ns', 'high_ns', 'value_ns', 'requests']
+    if not frames:
+        return pd.DataFrame(columns=columns)
+    return pd.concat(frames, ignore_index=True)[columns]
+
+
+def summary_frame(
+    values: Mapping[str, Any], intervals: Mapping[str, Any] | None = None
+) -> pd.DataFrame:
+    """Flatten a nested mapping of numbers into rows (metric, value, low, high).
+
+    `intervals`: [low, high] or None by metric; what is not known is missing.
+    """
     rows: list[tuple[str, float]] = []
 
     def walk(prefix: str, value: Any) -> None:
@@ -202,4 +181,8 @@ def summary_frame(values: Mapping[str, Any]) -> pd.DataFrame:
             rows.append((prefix, float(value)))
 
     walk('', values)
-    return pd.DataFrame(rows, columns=['metric', 'value'])
+    frame = pd.DataFrame(rows, columns=['metric', 'value'])
+    bounds = [(intervals or {}).get(metric) or (None, None) for metric, _ in rows]
+    frame['low'] = pd.Series([low for low, _ in bounds], dtype='float64')
+    frame['high'] = pd.Series([high for _, high in bounds], dtype='float64')
+    return frame

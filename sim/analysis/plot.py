@@ -121,24 +121,31 @@ def throughput_latency(table: pd.DataFrame, bounds: pd.DataFrame, title: str) ->
 LATENCY_TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000)
 
 
-def tail_points(latency_us: npt.NDArray[np.float64]) -> tuple[npt.NDArray, npt.NDArray]:
-    """Sorted latencies and the share of requests above each; at most about 2000 points."""
-    values = np.sort(latency_us)
-    share = 1 - np.arange(len(values)) / len(values)
-    if len(values) <= 2000:
-        return values, share
-    picks = len(values) - np.unique(np.geomspace(1, len(values), 2000).astype(int))
-    picks = np.sort(picks)
-    return values[picks], share[picks]
+def tail_points(
+    latency_us: npt.NDArray[np.float64], requests: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray, npt.NDArray]:
+    """Ascending latencies and the share of requests not below each; at most about 2000 points."""
+    below = np.cumsum(requests) - requests
+    share = 1 - below / requests.sum()
+    if len(latency_us) <= 2000:
+        return latency_us, share
+    picks = np.searchsorted(-share, -np.geomspace(1, share[-1], 2000))
+    picks = np.unique(np.minimum(picks, len(share) - 1))
+    return latency_us[picks], share[picks]
 
 
-def latency_tails(samples_us: Mapping[str, npt.NDArray[np.float64]], title: str) -> Figure:
-    """Latency CDF with a logarithmic tail: the share of requests slower than x."""
+def latency_tails(
+    samples_us: Mapping[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]], title: str
+) -> Figure:
+    """Latency CDF with a logarithmic tail: the share of requests slower than x.
+
+    `samples_us`: by label, latencies in ascending order and how many requests had each.
+    """
     figure = Figure(figsize=(7.5, 4.8), layout='constrained')
     axes = figure.subplots()
     smallest = 1.0
-    for number, (label, values) in enumerate(samples_us.items()):
-        x, share = tail_points(values)
+    for number, (label, (values, requests)) in enumerate(samples_us.items()):
+        x, share = tail_points(values, requests)
         smallest = min(smallest, float(share.min()))
         style = '-' if number % 2 == 0 else '--'
         colour = COLOURS[number // 2 % len(COLOURS)]

@@ -14,6 +14,7 @@ from sim.formats.key import key
 
 DAY_NS = 86_400 * 10**9
 REQUESTS_DEFAULT = 20_000  # of a clone that nothing else limits
+REPLICATIONS_LEAST = 5  # before an interval is held against run.precision
 AUTO: Any = None  # load() chooses, by the rest of the config
 
 KERNELS = ('6.1', '6.12', '7.2')
@@ -163,8 +164,20 @@ class Run:
     seed: int = key(1, 'int', 'seed of every random stream')
     record: str = key(
         'full', 'choice', 'what is kept of each request',
-        choices=('full', 'histogram', 'sampled'), only=('full',),
+        choices=('full', 'histogram', 'sampled'),
     )  # fmt: skip
+    sample_every: int = key(
+        101, 'int', 'with record=sampled: every n-th request keeps its row', low=1, high=10**9
+    )
+    replications: int = key(
+        AUTO, 'int', 'independent runs; auto is 1, or 5 at least with a precision', low=1, high=1000
+    )
+    precision: str | None = key(
+        None, 'precision', 'wanted relative half-width of intervals, as in p99:0.02'
+    )
+    max_replications: int = key(
+        50, 'int', 'with precision: give up after so many runs', low=2, high=1000
+    )
     preset: str = key('icx-2.6ghz', 'text', 'costs: the name of a preset or a path of a TOML file')
     hypothetical: bool = key(False, 'bool', 'let the backend offer what the real one does not')
     warmup: str = key(

@@ -3,7 +3,7 @@
 import math
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -123,6 +123,33 @@ def read_spread(key: Key, value: object) -> Spread:
     return spread
 
 
+PERCENTILES = {'p50': 50.0, 'p90': 90.0, 'p99': 99.0, 'p999': 99.9}
+OF_LATENCY = ('mean', *PERCENTILES)
+PRECISE = (
+    'iops',
+    *(f'latency_ns.{name}' for name in OF_LATENCY),
+    *(f'fio_lat_ns.{name}' for name in OF_LATENCY),
+)
+
+
+def read_precision(key: Key, value: object) -> str:
+    """'p99:0.02', several with commas, or a table of them; in the long names of the report."""
+    if isinstance(value, Mapping):
+        pairs = [(str(name), str(half)) for name, half in value.items()]
+    else:
+        pairs = [part.partition(':')[::2] for part in str(value).split(',')]
+    found: dict[str, str] = {}
+    for given, half in pairs:
+        name = given.strip()
+        name = name if name in PRECISE else f'latency_ns.{name}'
+        if name not in PRECISE:
+            raise ConfigError(f'{shown(given)} is none of {", ".join((*OF_LATENCY, *PRECISE))}')
+        if not re.fullmatch(r'0?\.[0-9]{1,6}', half.strip()) or not float(half):
+            raise ConfigError(f'{shown(half)} is no share between 0 and 1; write p99:0.02 for 2 %')
+        found[name] = half.strip()
+    return ','.join(f'{name}:{half}' for name, half in found.items())
+
+
 READERS: dict[str, Callable[[Key, object], Any]] = {
     'int': read_int,
     'count': read_size,
@@ -133,4 +160,5 @@ READERS: dict[str, Callable[[Key, object], Any]] = {
     'bool': read_bool,
     'choice': read_choice,
     'text': read_text,
+    'precision': read_precision,
 }
