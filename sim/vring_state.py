@@ -25,7 +25,6 @@ import numpy.typing as npt
 
 from sim import vring, vring_split
 from sim.layout import F_IN_ORDER, F_RING_PACKED, RING_SIZE_MAX
-from sim.memory import load16
 
 u64 = np.uint64
 Words = npt.NDArray[np.int64]
@@ -176,7 +175,7 @@ class SplitState(Where):
             f'chains in use, the ring has {self.num}',
         )
         self._attach(mem, st, v, self.base, personality)
-        ahead = (int(load16(mem, u64(self.avail + 2))) - self.last_avail) & 0xFFFF
+        ahead = (_word(mem, self.avail + 2) - self.last_avail) & 0xFFFF
         if ahead > self.num:
             vring.break_device(st, u64(v), vring.BAD_AVAIL_INDEX)
 
@@ -308,8 +307,12 @@ def _numbers(fields: Mapping[str, bytes], sizes: Mapping[str, int]) -> dict[str,
     return {name: int.from_bytes(raw, 'big') for name, raw in fields.items()}
 
 
+def _word(mem: Memory, address: int) -> int:
+    return int.from_bytes(mem[address : address + 2].tobytes(), 'little')
+
+
 def _used_idx(mem: Memory, state: SplitState) -> int:
-    return int(load16(mem, u64(state.used + 2)))
+    return _word(mem, state.used + 2)
 
 
 def _require_at_rest(st: Words, v: int) -> None:

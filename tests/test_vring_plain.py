@@ -1,4 +1,4 @@
-"""The same ring without the compiler: what runs compiled in the other files, runs as Python here."""
+"""The same ring without the compiler: what the other files run compiled runs as Python here."""
 
 import os
 import re
