@@ -23,6 +23,7 @@ import numpy as np
 from sim import scsi, vring
 from sim.config import Config
 from sim.errors import ConfigError
+from sim.formats.disks import preset_folder
 from sim.layout import F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1
 from sim.memory import new_lines, take_cycles, touch_load
 
@@ -89,12 +90,6 @@ class Costs:
     def scaled(self, factor: int) -> 'Costs':
         """Every cost times an integer: the whole machine that much slower."""
         return Costs(**{k: v * factor for k, v in dataclasses.asdict(self).items()})
-
-
-def preset_folder() -> Path:
-    """Where the presets lie: inside an installed package, or at the top of a checkout."""
-    here = Path(__file__).parent
-    return here / 'presets' if (here / 'presets').is_dir() else here.parent / 'presets'
 
 
 def load_preset(name: str) -> Preset:
@@ -202,7 +197,7 @@ def reference_lines(prices: tuple[int, int, int, int], num: int = 128) -> Refere
         vring.enable_notify(mem, lines, st, v, 1)
         vring.more_avail(mem, lines, st, v, 1)
         sums[1] += take_cycles(lines, 1)
-        scsi.write_response(mem, lines, 1, header + 59, 0, 0, 0, 0, -1, 0)
+        scsi.write_response(mem, lines, 1, header + 59, 0, 0, 0, 0)
         vring.add_used(mem, lines, st, v, 1, 0, 0)
         vring.signal_needed(mem, lines, st, v, 1)
         sums[2] += take_cycles(lines, 1)

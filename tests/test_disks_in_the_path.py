@@ -200,7 +200,7 @@ def test_a_failing_command_takes_the_completion_queue_even_where_others_are_dire
         ({'target': {'kind': 'hdd', 'seek_max': '1us'}}, 'is below target.seek_min'),
         ({'target': {'kind': 'hdd', 'track': '512'}}, 'tracks; 2 to 1048576'),
         ({'target': {'kind': 'ssd', 'bandwidth': 500}}, 'is in bytes per second'),
-        ({'target': {'disk': 'floppy'}}, "no disk preset 'floppy'; known: "),
+        ({'target': {'disk': 'floppy'}}, "target.disk: there is no 'floppy'; known: "),
         ({'host': {'kernel': '6.1', 'submit_type': 'direct'}}, 'it came with Linux 6.7'),
         ({'host': {'complete_type': 'direct'}}, 'only 7.2 has it'),
     ],

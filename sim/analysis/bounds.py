@@ -80,7 +80,7 @@ def _stations(
         cached = write and target.write_cache > 0
         if not (cached and target.kind == 'hdd'):
             wait += target.command_time / 1e9
-        wait += target.cache_time / 1e9 if cached else 0.0
+        wait += target.cache_time.least_ns / 1e9 if cached else 0.0
     data = [network.HEADER_BYTES + (bs if write else 0), network.HEADER_BYTES + (not write) * bs]
     wire = [size / target.network_bandwidth if target.network_bandwidth else 0.0 for size in data]
     return [(medium, lanes), (serial, 1), (wait, math.inf), (wire[0], 1), (wire[1], 1)]

@@ -57,7 +57,7 @@ class DiskPlan:
                 fields.D_BANDWIDTH: target.bandwidth if target.kind == 'ssd' else 0,
                 fields.D_COMMAND_TIME: self.cycles(target.command_time),
                 fields.D_CACHE: target.write_cache,
-                fields.D_CACHE_TIME: self.cycles(target.cache_time),
+                fields.D_CACHE_SERVICE: self.spread('cache', target.cache_time),
                 fields.D_VOLATILE: int(has_volatile_cache(target)),
                 fields.D_PART: self.ssd() if target.kind == 'ssd' else self.hdd(commands),
             }

@@ -8,7 +8,15 @@ volatile is left, and waits otherwise until what was in the cache when it came i
 import numpy as np
 
 from sim.disks.events import E_DONE, push
-from sim.disks.fields import D_CACHE, D_CACHE_TIME, D_CACHE_USED, D_WAIT_HEAD, D_WAIT_TAIL
+from sim.disks.faulty import slowed
+from sim.disks.fields import (
+    D_CACHE,
+    D_CACHE_SERVICE,
+    D_CACHE_USED,
+    D_WAIT_HEAD,
+    D_WAIT_TAIL,
+)
+from sim.disks.service import sample
 from sim.jit import kernel
 from sim.se_cmd import X_BLOCKS, X_NEXT
 
@@ -49,6 +57,7 @@ def wait(st, disk, command):
 
 @kernel
 def admit(st, disk, x, now):
-    """The write is in the cache, and done as far as the host knows."""
+    """The write has its room; it is done, as far as the host knows, when the cache has taken it."""
     st[disk + D_CACHE_USED] += st[x + X_BLOCKS] * 512
-    push(st, disk, now + st[disk + D_CACHE_TIME], E_DONE, np.int64(x))
+    cycles = slowed(st, disk, sample(st, u64(st[disk + D_CACHE_SERVICE])), now)
+    push(st, disk, now + cycles, E_DONE, np.int64(x))

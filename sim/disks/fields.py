@@ -36,7 +36,7 @@ LANES, SSD, HDD = range(3)
     D_COMMAND_TIME,  # time of a command that stands in nobody's way
     D_CACHE,  # bytes of write cache
     D_CACHE_USED,
-    D_CACHE_TIME,  # time until a write is in the cache
+    D_CACHE_SERVICE,  # time until a write is in the cache: a service
     D_VOLATILE,  # 1 where a flush must wait for the cache to drain
     D_WAIT_HEAD,  # writes that wait for room in the cache, first in first out
     D_WAIT_TAIL,

@@ -40,14 +40,13 @@ def disk_presets() -> list[str]:
     return sorted(path.stem for path in (preset_folder() / 'disks').glob('*.toml'))
 
 
-def preset_path(name: str, where: str = 'disk') -> Path:
+def preset_path(name: str, where: str = 'disk preset') -> Path:
     """The file of a preset, by its name or by its path; ConfigError if there is none."""
     path = Path(name) if name.endswith('.toml') else preset_folder() / 'disks' / f'{name}.toml'
     if not path.is_file():
         known = ', '.join(disk_presets())
         raise ConfigError(
-            f'{where}: target.disk: no disk preset {shown(name)}; known: {known}, or the path of '
-            'a TOML file'
+            f'{where}: there is no {shown(name)}; known: {known}, or the path of a TOML file'
         )
     return path
 
@@ -66,7 +65,7 @@ def lay_preset(given: Table) -> Table:
     if 'disk' not in given:
         return given
     name, place = given['disk']
-    path = preset_path(str(name), place)
+    path = preset_path(str(name), f'{place}: target.disk')
     tree, where = read_toml(path)
     content = tree.get('target')
     if not isinstance(content, Mapping) or 'kind' not in content:
