@@ -39,10 +39,9 @@ CLOCK_END = (1 << 47) - 1
     H_ROWS_HIGH,  # beyond this offset the trace should grow
     H_ROW_WORDS,  # words per row; 0 when nothing is recorded
     H_SERIAL,  # serial number of the next I/O
-    H_SEGMENTS,  # data segments that a command can hold
     H_DISK_ORDER,  # how many transfers the disk has made
     H_NOW,  # when the last step was performed
-) = map(u64, range(16))
+) = map(u64, range(15))
 
 # Costs in cycles (sim.costs.Costs has the same names and explains them).
 COSTS = (

@@ -18,12 +18,11 @@ batch, used.len 0. vhost_scsi_handle_vq gives up the thread after 256 requests.
 
 import numpy as np
 
-from sim import record, scsi, se_cmd, target, vring
+from sim import record, target, vhost_scsi, vring
 from sim.agents import (
     A_BUSY,
     A_FIELDS,
     A_STATE,
-    H_SEGMENTS,
     K_IRQ_INJECT,
     K_LIO_SUBMIT,
     K_WORKER_COMPLETE,
@@ -34,8 +33,9 @@ from sim.agents import (
     wake,
 )
 from sim.jit import kernel
-from sim.layout import REQ_SIZE, RESP_SIZE, S_BAD_TARGET, VHOST_SCSI_WEIGHT
-from sim.memory import take_cycles, touch_load
+from sim.layout import VHOST_SCSI_WEIGHT
+from sim.memory import take_cycles
+from sim.se_cmd import X_HEAD, X_NEXT, X_QUEUE, X_ROW
 
 u64 = np.uint64
 ONE, TWO = u64(1), u64(2)
@@ -82,8 +82,7 @@ WORKER_WORDS = A_FIELDS + 17
     Q_COMMANDS,
     Q_COMMAND_WORDS,
     Q_ROW_OF_HEAD,  # trace only
-    Q_TARGET,
-    Q_LUN_BLOCKS,
+    Q_VHOST,  # base of the device (sim.vhost_scsi)
     Q_BACKEND,  # 1 while an endpoint is set
     Q_SIGNALS,
     Q_SIGNALS_SUPPRESSED,
@@ -93,8 +92,8 @@ WORKER_WORDS = A_FIELDS + 17
     Q_ORDER_TAIL,
     Q_ORDER_HEAD,
     Q_UNTOLD,  # in order: made visible since the last signal
-) = map(u64, range(22))
-HOST_QUEUE_WORDS = 22
+) = map(u64, range(21))
+HOST_QUEUE_WORDS = 21
 
 
 # ---------------------------------------------------------------------------------- work list ----
@@ -167,87 +166,48 @@ def _take(mem, lines, st, tr, b, now):
 
 
 @kernel
-def _reply_bad_target(mem, lines, st, tr, b, q, head, row, response):
-    """vhost_scsi_send_bad_target(): answer at once, signal at once, used.len 0."""
-    core = st[b + B_CORE]
-    st[b + B_BAD_TARGETS] += 1
-    scsi.write_response(mem, lines, core, response, S_BAD_TARGET, 0, 0, 0)
-    fetched = tr[row + record.R_FETCH]  # a request that skips the disk carries it forward
+def _carry(tr, row):
+    """A request that skips the disk carries t_fetch forward."""
+    fetched = tr[row + record.R_FETCH]
     tr[row + record.R_ISSUE] = fetched
     tr[row + record.R_DONE] = fetched
     tr[row + record.R_REPORT] = fetched
-    _give_back(mem, lines, st, tr, q, core, head, row, fetched - 1)
 
 
 @kernel
-def _build_command(mem, st, q, head, row):
-    """From the chain to a command: response address, direction, CDB, data segments.
+def _drop(st, tr, b, row):
+    """No used entry: the slot leaks."""
+    st[b + B_DROPPED] += 1
+    tr[row + record.R_OUTCOME] = record.DROPPED
 
-    Returns the command, or 0 where vhost-scsi answers BAD_TARGET.
-    """
+
+@kernel
+def _reply_bad_target(mem, lines, st, tr, b, q, head, row):
+    """vhost_scsi_send_bad_target(): answer at once, signal at once, used.len 0."""
+    core = st[b + B_CORE]
     buffers = u64(st[q + Q_BUFFERS])
-    header = u64(st[buffers + vring.B_ENTRIES])
-    out = st[buffers + vring.B_OUT]
-    if mem[header] != 1 or np.int64(mem[header + ONE]) != st[q + Q_TARGET]:
-        return u64(0)
-    x = u64(st[q + Q_COMMANDS] + st[q + Q_COMMAND_WORDS] * head)
-    st[x + target.X_QUEUE] = np.int64(q)
-    st[x + target.X_HEAD] = head
-    st[x + target.X_ROW] = np.int64(row)
-    st[x + target.X_RESPONSE] = st[buffers + vring.B_ENTRIES + TWO * u64(out)]
-    st[x + target.X_STATUS] = scsi.GOOD
-    st[x + target.X_SENSE] = scsi.SENSE_NONE
-    st[x + target.X_RESID] = 0
-    to_device = st[buffers + vring.B_OUT_BYTES] > REQ_SIZE
-    first = 1 if to_device else out + 1
-    count = out - 1 if to_device else st[buffers + vring.B_IN] - 1
-    st[x + target.X_SEGMENTS] = count
-    size = np.int64(0)
-    for i in range(count):
-        entry = buffers + vring.B_ENTRIES + TWO * u64(first + i)
-        st[x + target.X_DATA + TWO * u64(i)] = st[entry]
-        st[x + target.X_DATA + TWO * u64(i) + ONE] = st[entry + ONE]
-        size += st[entry + ONE]
-    _decode(mem, st, q, x, header, size)
-    return x
+    if not vhost_scsi.bad_target(mem, lines, st, core, u64(st[q + Q_VHOST]), buffers):
+        _drop(st, tr, b, row)
+        return
+    st[b + B_BAD_TARGETS] += 1
+    _carry(tr, row)
+    fetched = tr[row + record.R_FETCH] - 1
+    _give_back(mem, lines, st, tr, q, core, head, row, fetched)
+    if _signal_wanted(mem, lines, st, q, core):
+        st[q + Q_SIGNALS] += 1
+        wake(st, st[q + Q_IRQ_SLOT], fetched + st[K_IRQ_INJECT])
 
 
 @kernel
-def _decode(mem, st, q, x, header, data_bytes):
-    """LIO's view of the CDB: what to move, or which sense to answer with."""
-    opcode = scsi.cdb_opcode(mem, header)
-    st[x + target.X_OP] = se_cmd.OP_WRITE if scsi.is_write(opcode) else se_cmd.OP_READ
-    st[x + target.X_BLOCKS] = 0
-    sense = scsi.SENSE_NONE
-    if scsi.lun_of(mem, header) != 0:
-        sense = scsi.SENSE_UNKNOWN_LUN
-    elif not (scsi.is_read(opcode) or scsi.is_write(opcode)):
-        sense = scsi.SENSE_UNKNOWN_OPCODE
-    else:
-        lba, blocks = scsi.cdb_lba(mem, header), scsi.cdb_blocks(mem, header)
-        st[x + target.X_LBA] = lba
-        if lba < 0 or lba + blocks > st[q + Q_LUN_BLOCKS]:
-            sense = scsi.SENSE_LBA_OUT_OF_RANGE
-        elif scsi.is_write(opcode) and blocks * scsi.BLOCK_SIZE != data_bytes:
-            sense = scsi.SENSE_TRANSFER_LENGTH
-        else:
-            moved = min(blocks * scsi.BLOCK_SIZE, data_bytes)
-            st[x + target.X_BLOCKS] = moved // scsi.BLOCK_SIZE
-            st[x + target.X_RESID] = abs(blocks * scsi.BLOCK_SIZE - data_bytes)
-    if sense:
-        st[x + target.X_STATUS] = scsi.CHECK_CONDITION
-        st[x + target.X_SENSE] = sense
-
-
-@kernel
-def _hand_over(st, tr, b, now):
+def _hand_over(mem, st, tr, b, now):
     """target_submit(): the command fetched before goes to LIO's list, or straight to the disk."""
     command = st[b + B_COMMAND]
     if command >= 0:
         st[b + B_COMMAND] = -1
         lio = u64(st[b + B_LIO])
         if st[lio + target.W_DIRECT]:
-            target.submit_directly(st, tr, lio, command, now)
+            target.submit_directly(mem, st, tr, lio, command, now)
+            _release_failed(st, tr, lio, now)
         else:
             target.submit(st, lio, command, now)
 
@@ -255,7 +215,7 @@ def _hand_over(st, tr, b, now):
 @kernel
 def _fetch(mem, lines, st, tr, b, now):
     """One turn of vhost_scsi_handle_vq(): hand over the last command, take the next request."""
-    _hand_over(st, tr, b, now)
+    _hand_over(mem, st, tr, b, now)
     q = u64(st[b + B_QUEUE])
     device, core = u64(st[q + Q_DEVICE]), st[b + B_CORE]
     if st[b + B_WEIGHT] >= VHOST_SCSI_WEIGHT:
@@ -287,33 +247,30 @@ def _fetch(mem, lines, st, tr, b, now):
     if st[device + vring.V_PACKED]:
         ahead = st[device + vring.V_INUSE]
     st[q + Q_AHEAD_MAX] = max(st[q + Q_AHEAD_MAX], ahead)
-    return _request(mem, lines, st, tr, b, q, head, row) + take_cycles(lines, core)
+    return _request(mem, lines, st, tr, b, q, head, row, now) + take_cycles(lines, core)
 
 
 @kernel
-def _request(mem, lines, st, tr, b, q, head, row):
-    """vhost_scsi_chk_size(), vhost_scsi_get_req(): check, copy the header, make a command."""
-    buffers = u64(st[q + Q_BUFFERS])
-    entries = buffers + vring.B_ENTRIES
-    response = entries + TWO * u64(st[buffers + vring.B_OUT])
-    if st[buffers + vring.B_IN_BYTES] < RESP_SIZE or st[response + ONE] < RESP_SIZE:
-        st[b + B_DROPPED] += 1  # no used entry: the slot leaks
-        tr[row + record.R_OUTCOME] = record.DROPPED
-        return st[K_WORKER_POP]
-    short = st[buffers + vring.B_OUT_BYTES] < REQ_SIZE or st[entries + ONE] < REQ_SIZE
-    x = u64(0)
-    if not short and st[buffers + vring.B_OUT] + st[buffers + vring.B_IN] <= st[H_SEGMENTS] + 2:
-        touch_load(lines, st[b + B_CORE], st[entries], REQ_SIZE)
-        x = _build_command(mem, st, q, head, row)
-    if x == u64(0):
-        _reply_bad_target(mem, lines, st, tr, b, q, head, row, st[response])
-        if _signal_wanted(mem, lines, st, q, st[b + B_CORE]):
-            st[q + Q_SIGNALS] += 1
-            wake(st, st[q + Q_IRQ_SLOT], tr[row + record.R_FETCH] - 1 + st[K_IRQ_INJECT])
-        return st[K_WORKER_POP]
-    st[b + B_COMMAND] = np.int64(x)
-    direct = st[u64(st[b + B_LIO]) + target.W_DIRECT]
-    return st[K_WORKER_POP] + (st[K_LIO_SUBMIT] if direct else st[K_WORKER_SUBMIT])
+def _request(mem, lines, st, tr, b, q, head, row, now):
+    """vhost_scsi_handle_vq(), from the sizes of a chain's buffers to target_submit_prep()."""
+    x = u64(st[q + Q_COMMANDS] + st[q + Q_COMMAND_WORDS] * head)
+    st[x + X_QUEUE] = np.int64(q)
+    st[x + X_HEAD] = head
+    st[x + X_ROW] = np.int64(row)
+    device, buffers = u64(st[q + Q_VHOST]), u64(st[q + Q_BUFFERS])
+    verdict = vhost_scsi.receive(mem, lines, st, st[b + B_CORE], device, buffers, x)
+    if verdict == vhost_scsi.READY:
+        st[b + B_COMMAND] = np.int64(x)
+        direct = st[u64(st[b + B_LIO]) + target.W_DIRECT]
+        return st[K_WORKER_POP] + (st[K_LIO_SUBMIT] if direct else st[K_WORKER_SUBMIT])
+    if verdict == vhost_scsi.FAILED:
+        _carry(tr, row)
+        _release(st, x, now)
+    elif verdict == vhost_scsi.BAD_TARGET:
+        _reply_bad_target(mem, lines, st, tr, b, q, head, row)
+    else:
+        _drop(st, tr, b, row)
+    return st[K_WORKER_POP]
 
 
 @kernel
@@ -332,14 +289,38 @@ def _recheck(mem, lines, st, tr, b, now):
 
 @kernel
 def complete_step(st, tr, w, now):
-    """vhost_scsi_release_cmd(), on LIO's completion kworker: push, and queue the work."""
+    """target_complete_ok_work(), on LIO's completion kworker."""
     x = target.take_completed(st, w)
-    q = u64(st[x + target.X_QUEUE])
-    tr[u64(st[x + target.X_ROW]) + record.R_REPORT] = now + 1
-    st[x + target.X_NEXT] = st[q + Q_COMPLETIONS]
+    tr[u64(st[x + X_ROW]) + record.R_REPORT] = now + 1
+    _release(st, x, now)
+    return target.complete_next(st, w, now)
+
+
+@kernel
+def submit_step(mem, st, tr, w, now):
+    """target_queued_submit_work(), on LIO's submission kworker."""
+    due = target.submit_step(mem, st, tr, w, now)
+    _release_failed(st, tr, w, now)
+    return due
+
+
+@kernel
+def _release_failed(st, tr, w, now):
+    """A command that fails at its submission is released there, with no completion hop."""
+    failed = st[w + target.W_FAILED]
+    if failed >= 0:
+        st[w + target.W_FAILED] = -1
+        tr[u64(st[u64(failed) + X_ROW]) + record.R_REPORT] = now + 1
+        _release(st, u64(failed), now)
+
+
+@kernel
+def _release(st, x, now):
+    """vhost_scsi_release_cmd(): push on the queue's completion list, and queue the work."""
+    q = u64(st[x + X_QUEUE])
+    st[x + X_NEXT] = st[q + Q_COMPLETIONS]
     st[q + Q_COMPLETIONS] = np.int64(x)
     queue_vq_work(st, q, COMPLETION_WORK, now)
-    return target.complete_next(st, w, now)
 
 
 @kernel
@@ -380,19 +361,12 @@ def _used(mem, lines, st, tr, b, now):
     x = u64(st[b + B_BATCH])
     q = u64(st[b + B_QUEUE])
     core = st[b + B_CORE]
-    scsi.write_response(
-        mem,
-        lines,
-        core,
-        st[x + target.X_RESPONSE],
-        0,
-        st[x + target.X_STATUS],
-        st[x + target.X_RESID],
-        st[x + target.X_SENSE],
-    )
-    head, row = st[x + target.X_HEAD], u64(st[x + target.X_ROW])
-    _give_back(mem, lines, st, tr, q, core, head, row, now)
-    st[b + B_BATCH] = st[x + target.X_NEXT]
+    row = u64(st[x + X_ROW])
+    if vhost_scsi.reply(mem, lines, st, core, x):
+        _give_back(mem, lines, st, tr, q, core, st[x + X_HEAD], row, now)
+    else:
+        _drop(st, tr, b, row)
+    st[b + B_BATCH] = st[x + X_NEXT]
     delay = take_cycles(lines, core)
     if st[b + B_BATCH] >= 0:
         return delay + st[K_WORKER_COMPLETE]

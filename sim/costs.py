@@ -197,7 +197,7 @@ def reference_lines(prices: tuple[int, int, int, int], num: int = 128) -> Refere
         vring.enable_notify(mem, lines, st, v, 1)
         vring.more_avail(mem, lines, st, v, 1)
         sums[1] += take_cycles(lines, 1)
-        scsi.write_response(mem, lines, 1, header + 59, 0, 0, 0, 0)
+        scsi.write_response(mem, lines, 1, header + 59, 0, 0, 0, 0, -1, 0)
         vring.add_used(mem, lines, st, v, 1, 0, 0)
         vring.signal_needed(mem, lines, st, v, 1)
         sums[2] += take_cycles(lines, 1)

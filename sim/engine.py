@@ -63,7 +63,7 @@ def step(mem, lines, st, tr, media, kind, base, now):
     if kind == agents.DISK:
         return target.disk_step(mem, st, tr, media, base, now)
     if kind == agents.LIO_SUBMIT:
-        return target.submit_step(st, tr, media, base, now)
+        return backend.submit_step(mem, st, tr, base, now)
     if kind == agents.LIO_COMPLETE:
         return backend.complete_step(st, tr, base, now)
     if kind == agents.KICK:

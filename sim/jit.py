@@ -68,12 +68,22 @@ CACHE_DIR = _point_numba_at_its_cache()
 JIT = not numba.config.DISABLE_JIT
 
 
-def kernel(function: Callable[..., Any] | None = None, *, inline: bool = False) -> Any:
+def kernel(
+    function: Callable[..., Any] | None = None, *, inline: bool = False, once: bool = False
+) -> Any:
     """Compile `function` on its first call, cache it on disk, count no references.
 
     `@kernel(inline=True)` puts the compiled code into every caller: for what has one caller on the
-    hot path, or is smaller than a call.
+    hot path, or is smaller than a call. `@kernel(once=True)` compiles it once for all constants
+    that it is called with, where numba would make a version for each of them: for what is called
+    from many places off the hot path.
     """
     if function is None:
-        return partial(kernel, inline=inline)
-    return numba.njit(cache=True, forceinline=inline, _nrt=False)(function)
+        return partial(kernel, inline=inline, once=once)
+    compiled = numba.njit(cache=True, forceinline=inline, _nrt=False)(function)
+    if once and JIT:
+        resolve = compiled.get_call_template
+        compiled.get_call_template = lambda args, kws: resolve(
+            tuple(map(numba.types.unliteral, args)), kws
+        )
+    return compiled

@@ -59,6 +59,13 @@ REQ_CRN = u64(18)
 REQ_CDB = u64(19)
 CDB_SIZE = 32
 
+# With VIRTIO_SCSI_F_T10_PI the header is 59 bytes (struct virtio_scsi_cmd_req_pi). Linux puts the
+# two lengths of protection information before the CDB, where the specification has them behind it.
+REQ_PI_SIZE = 59
+REQ_PI_BYTES_OUT = u64(19)
+REQ_PI_BYTES_IN = u64(23)
+REQ_PI_CDB = u64(27)
+
 # Response (struct virtio_scsi_cmd_resp), 108 bytes with 96 bytes of sense.
 RESP_SIZE = 108
 RESP_SENSE_LEN = u64(0)
@@ -69,9 +76,30 @@ RESP_RESPONSE = u64(11)
 RESP_SENSE = u64(12)
 SENSE_SIZE = 96
 
-# virtio_scsi_cmd_resp.response
+# virtio_scsi_cmd_resp.response, and those of the control queue
 S_OK = 0
 S_BAD_TARGET = 3
+S_FUNCTION_SUCCEEDED = 10
+S_FUNCTION_REJECTED = 11
+
+# Control and event queue: struct virtio_scsi_ctrl_tmf_req, _an_req, virtio_scsi_event.
+TMF_REQ_SIZE, TMF_RESP_SIZE = 24, 1
+AN_REQ_SIZE, AN_RESP_SIZE = 16, 5
+EVENT_SIZE = 16
+T_TMF, T_AN_QUERY, T_AN_SUBSCRIBE = range(3)
+(
+    TMF_ABORT_TASK,
+    TMF_ABORT_TASK_SET,
+    TMF_CLEAR_ACA,
+    TMF_CLEAR_TASK_SET,
+    TMF_I_T_NEXUS_RESET,
+    TMF_LOGICAL_UNIT_RESET,
+    TMF_QUERY_TASK,
+    TMF_QUERY_TASK_SET,
+) = range(8)
+EVENT_NONE, EVENT_TRANSPORT_RESET, EVENT_ASYNC_NOTIFY, EVENT_PARAM_CHANGE = range(4)
+EVENTS_MISSED = 1 << 31
+RESET_HARD, RESET_RESCAN, RESET_REMOVED = range(3)
 
 # The first request queue; 0 is control, 1 is event.
 VQ_REQUEST_FIRST = 2

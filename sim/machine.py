@@ -24,6 +24,7 @@ from sim import (
     rng,
     se_cmd,
     target,
+    vhost_scsi,
     vring,
     wbt,
 )
@@ -33,7 +34,9 @@ from sim.costs import Costs
 from sim.disks import fields as disks
 from sim.disks.build import DiskPlan, has_volatile_cache
 from sim.formats.disks import THROTTLED
-from sim.layout import PAGE_SIZE, desc_bytes, vring_offsets
+from sim.layout import PAGE_SIZE, REQ_SIZE, desc_bytes, vring_offsets
+from sim.lio.ports import TargetPlan
+from sim.lio.spec import LunSpec
 from sim.units import ns_to_cycles
 
 Words = npt.NDArray[np.int64]
@@ -42,6 +45,10 @@ Words = npt.NDArray[np.int64]
 # places scsi_cmnd with virtio_scsi_cmd behind it in a Linux 6.1 guest.
 HEADER_STRIDE = 832
 HEADER_OFFSET = 8
+
+# Buffers that a command on the host has room for, beyond the pages of the longest request: headers
+# and responses may be cut in pieces.
+SPARE_PIECES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +139,7 @@ class _Builder:
         self.vcpus = config.guest.vcpus
         self.queues = min(config.device.num_queues, self.vcpus)
         self.segments = max(-(-job.bs // PAGE_SIZE) for job in config.jobs)
+        self.pieces = self.segments + SPARE_PIECES
         self.depth = max(job.iodepth for job in config.jobs)
         self.words = _Arena(agents.WORLD_WORDS)
         self.bytes = _Arena(PAGE_SIZE)
@@ -167,6 +175,8 @@ class _Builder:
         self.host_queues = [self.words.take(backend.HOST_QUEUE_WORDS) for _ in range(self.queues)]
         self.drivers = [self.words.take(vring.driver_words(self.num)) for _ in range(self.queues)]
         self.devices = [self.words.take(vring.device_words(self.num)) for _ in range(self.queues)]
+        self.vhost = self.words.take(vhost_scsi.DEVICE_WORDS)
+        self._luns()
         self.lun = self.words.take(guest.LUN_WORDS)
         self.put(self.lun, guest.L_DEPTH, min(self.config.device.cmd_per_lun, self.num))
         rings = [self._queue(index) for index in range(self.queues)]
@@ -198,7 +208,6 @@ class _Builder:
             (agents.H_KIND, kind),
             (agents.H_BASE, base),
             (agents.H_WOKEN, woken),
-            (agents.H_SEGMENTS, self.segments),
             (agents.H_ROW_WORDS, record.ROW_WORDS if self.record_requests else 0),
         )
         for name, value in heads:
@@ -218,7 +227,7 @@ class _Builder:
             lines=memory.new_lines(mem.size, cores, self.costs.line_prices),
             st=st,
             tr=tr,
-            media=np.zeros(self.config.target.size // 512, dtype=np.int64),
+            media=np.zeros(self.target_plan.sectors, dtype=np.int64),
             costs=self.costs,
             kinds=tuple(kinds),
             names=self._names(),
@@ -230,6 +239,7 @@ class _Builder:
             row_margin=margin,
             watched=tuple(watched),
         )
+        st[self.vhost + int(vhost_scsi.S_MEMORY)] = mem.size
         machine._set_high_water()
         return machine
 
@@ -304,7 +314,7 @@ class _Builder:
         tags = self.words.take(int(guest.TAG_WORDS) * num)
         tag_list = self.words.take(num)
         rows = self.words.take(num)
-        command_words = int(se_cmd.X_DATA) + 2 * (segments + 1)
+        command_words = int(se_cmd.X_DATA) + 2 * self.pieces
         values = (
             (guest.G_DRIVER, self.drivers[index]),
             (guest.G_INDEX, index),
@@ -343,8 +353,7 @@ class _Builder:
             (backend.Q_COMMANDS, self.words.take(command_words * num)),
             (backend.Q_COMMAND_WORDS, command_words),
             (backend.Q_ROW_OF_HEAD, rows),
-            (backend.Q_TARGET, self.config.device.boot_tpgt),
-            (backend.Q_LUN_BLOCKS, self.config.target.size // 512),
+            (backend.Q_VHOST, self.vhost),
             (backend.Q_BACKEND, 1),
             (backend.Q_ORDER_LIST, self.words.take(num)),
             (backend.Q_ORDER_ROOM, num),
@@ -415,12 +424,41 @@ class _Builder:
         for name, value in values:
             self.put(self.worker, name, value)
 
+    def _luns(self) -> None:
+        """Targets and LUNs as LIO has them, and the vhost-scsi device in front of them."""
+        config = self.config
+        tpgt, disk = config.device.boot_tpgt, config.target
+        lun = LunSpec(
+            target=tpgt,
+            size=disk.size,
+            write_cache=has_volatile_cache(disk),
+            rotational=disk.kind == 'hdd',
+        )
+        self.target_plan = TargetPlan(
+            luns=[lun],
+            targets=(tpgt,),
+            wwpn=config.device.wwpn,
+            kernel=config.host.kernel,
+        )
+        base = self.words.take(self.target_plan.size())
+        words = self.target_plan.words(base, {(tpgt, 0): self.disk})
+        self.writes += enumerate(words.tolist(), base)
+        values = (
+            (vhost_scsi.S_TARGETS, base),
+            (vhost_scsi.S_HEADER, REQ_SIZE),
+            (vhost_scsi.S_KERNEL, vhost_scsi.KERNEL_NUMBERS[config.host.kernel]),
+            (vhost_scsi.S_ROOM, self.pieces),
+        )
+        for name, value in values:
+            self.put(self.vhost, name, value)
+
     def _target(self) -> None:
         first = 2 * self.vcpus + self.queues + 1
         for place, base in ((0, self.lio_submit), (2, self.lio_complete)):
             self.put(base, target.W_SLOT, first + place)
             self.put(base, target.W_HEAD, -1)
-        self.put(self.lio_submit, target.W_PEER, self.disk)
+        self.put(self.lio_submit, target.W_PEER, self.lio_complete)
+        self.put(self.lio_submit, target.W_FAILED, -1)
         host, spec = self.config.host, self.config.target
         self.put(self.disk, disks.D_SLOT, first + 1)
         self.put(self.disk, disks.D_LIO_COMPLETE, self.lio_complete)

@@ -24,6 +24,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from sim.jit import JIT, kernel
@@ -55,15 +56,24 @@ MODIFIED = 1 << 62
 
 
 def _accessors(bits: int) -> tuple[Any, Any]:
-    """An unaligned little-endian load and store of `bits` bits at a byte index, as intrinsics."""
+    """An unaligned little-endian load and store of `bits` bits at a byte index, as intrinsics.
+
+    As with plain arrays, bounds are checked when NUMBA_BOUNDSCHECK=1 says so, and only then.
+    """
     word = ir.IntType(bits)
     numba_type = getattr(types, f'int{max(bits, 64)}')
 
     def address(context, builder, signature, args):
-        data = args[0]
+        data, index = args[0], args[1]
         if not isinstance(signature.args[0], types.CPointer):
-            data = context.make_array(signature.args[0])(context, builder, data).data
-        return builder.bitcast(builder.gep(data, [args[1]]), word.as_pointer())
+            array = context.make_array(signature.args[0])(context, builder, data)
+            data = array.data
+            if numba.config.BOUNDSCHECK:
+                (size,) = cgutils.unpack_tuple(builder, array.shape, 1)
+                last = builder.add(index, index.type(bits // 8 - 1))
+                cgutils.do_boundscheck(context, builder, index, size)
+                cgutils.do_boundscheck(context, builder, last, size)
+        return builder.bitcast(builder.gep(data, [index]), word.as_pointer())
 
     @intrinsic
     def load(typing_context, array, index):
@@ -87,14 +97,20 @@ def _accessors(bits: int) -> tuple[Any, Any]:
 
 
 def _plain_accessors(bits: int) -> tuple[Any, Any]:
-    """The same two in plain Python, for NUMBA_DISABLE_JIT=1."""
+    """The same two in plain Python, for NUMBA_DISABLE_JIT=1; they check their bounds."""
     size = bits // 8
 
+    def check(memory, address):
+        if not 0 <= address <= memory.size - size:
+            raise IndexError(f'{size} bytes at {int(address):#x} are outside guest memory')
+
     def load(memory, address):
+        check(memory, address)
         raw = memory[int(address) : int(address) + size].tobytes()
         return int.from_bytes(raw, 'little', signed=bits == 64)
 
     def store(memory, address, value):
+        check(memory, address)
         raw = (int(value) & ((1 << bits) - 1)).to_bytes(size, 'little')
         memory[int(address) : int(address) + size] = np.frombuffer(raw, dtype=np.uint8)
 

@@ -11,9 +11,8 @@ target_queued_submit_work), `disk` is the medium (sim.disks), `lio_complete` the
 submit_type direct: the vhost worker submits by itself, without lio_submit. complete_type direct: a
 command that succeeds is completed where the medium's interrupt is, without the hop to a kworker.
 
-The disk keeps one 64-bit stamp per 512-byte block. A WRITE copies the stamps at the head of each
-512 bytes of its data pages to the medium, a READ copies them back, at t_done: a lost, doubled or
-misdirected transfer shows in the data.
+What a command does to guest memory and to the medium, it does at t_done (sim.lio.sbc): a lost,
+doubled or misdirected transfer shows in the data.
 """
 
 import numpy as np
@@ -34,22 +33,10 @@ from sim.disks import medium
 from sim.disks.events import due
 from sim.disks.fields import D_LIO_COMPLETE, D_LIO_SUBMIT
 from sim.jit import kernel
-from sim.memory import load64, store64
-from sim.se_cmd import OP_WRITE
-from sim.se_cmd import X_BLOCKS as X_BLOCKS
-from sim.se_cmd import X_DATA as X_DATA
-from sim.se_cmd import X_HEAD as X_HEAD
-from sim.se_cmd import X_ISSUED as X_ISSUED
-from sim.se_cmd import X_LBA as X_LBA
-from sim.se_cmd import X_NEXT as X_NEXT
-from sim.se_cmd import X_OP as X_OP
-from sim.se_cmd import X_QUEUE as X_QUEUE
-from sim.se_cmd import X_RESID as X_RESID
-from sim.se_cmd import X_RESPONSE as X_RESPONSE
-from sim.se_cmd import X_ROW as X_ROW
-from sim.se_cmd import X_SEGMENTS as X_SEGMENTS
-from sim.se_cmd import X_SENSE as X_SENSE
-from sim.se_cmd import X_STATUS as X_STATUS
+from sim.lio import sbc, server
+from sim.lio.command import FAILED, MEDIUM
+from sim.lio.lun import L_DISK
+from sim.se_cmd import X_ISSUED, X_LUN, X_NEXT, X_OP, X_ROW, X_STATUS
 
 u64 = np.uint64
 ONE, TWO = u64(1), u64(2)
@@ -63,11 +50,13 @@ STATES = 'sleep run blocked'.split()
     W_HEAD,  # list of commands, first in first out, -1 empty
     W_TAIL,
     W_WOKEN,
-    W_PEER,  # lio_submit: base of the disk; lio_complete: unused
+    W_PEER,  # lio_submit: base of the completion kworker; lio_complete: unused
     W_DIRECT,  # submit_type or complete_type: 1 for direct
     W_WBT,  # lio_submit: base of the throttle, 0 for none
-) = map(u64, range(A_FIELDS, A_FIELDS + 7))
-KWORKER_WORDS = A_FIELDS + 7
+    W_WAITING,  # lio_submit: command that WBT holds back, 0 none
+    W_FAILED,  # lio_submit: command that has just failed, -1 none
+) = map(u64, range(A_FIELDS, A_FIELDS + 9))
+KWORKER_WORDS = A_FIELDS + 9
 
 
 # ----------------------------------------------------------------------------------- kworkers ----
@@ -114,31 +103,65 @@ def submit(st, w, command, now):
 
 
 @kernel
-def submit_directly(st, tr, w, command, now):
-    """submit_type direct: the vhost worker has just run target_execute_cmd() by itself."""
-    _issue(st, tr, u64(st[w + W_PEER]), u64(command), now)
+def submit_directly(mem, st, tr, w, command, now):
+    """submit_type direct: the vhost worker has just run target_execute_cmd() by itself.
+
+    A command that fails is left in W_FAILED.
+    """
+    x = u64(command)
+    if _execute(mem, st, tr, w, x, now):
+        _issue(st, tr, x, now)
 
 
 @kernel
-def _issue(st, tr, disk, x, now):
+def _execute(mem, st, tr, w, x, now):
+    """Is it for the medium? What LIO emulates is completed, what fails is left in W_FAILED."""
+    course = server.execute(mem, st, x)
+    if course == MEDIUM:
+        return True
+    row = u64(st[x + X_ROW])
+    tr[row + record.R_ISSUE] = now + 1
+    tr[row + record.R_DONE] = now + 1
+    if course == FAILED:
+        st[w + W_FAILED] = np.int64(x)
+    else:
+        _complete(st, u64(st[w + W_PEER]), x, now, True)
+    return False
+
+
+@kernel
+def _issue(st, tr, x, now):
     tr[u64(st[x + X_ROW]) + record.R_ISSUE] = now + 1
     st[x + X_ISSUED] = now
-    medium.accept(st, disk, x, now)
+    medium.accept(st, u64(st[u64(st[x + X_LUN]) + L_DISK]), x, now)
 
 
 @kernel
-def submit_step(st, tr, media, w, now):
-    """target_queued_submit_work(): hand the command to the medium, then the next one."""
+def _complete(st, w, x, now, good):
+    """target_complete_cmd(): to the completion kworker `w`."""
+    hop = 0 if st[w + W_DIRECT] and good else st[K_LIO_HOP]
+    queue_work(st, w, np.int64(x), now, st[K_LIO_COMPLETE], hop)
+
+
+@kernel
+def submit_step(mem, st, tr, w, now):
+    """target_queued_submit_work(): execute a command, then the next one."""
+    x = u64(st[w + W_WAITING])
+    if x == u64(0):
+        x = _take(st, w)
+        if not _execute(mem, st, tr, w, x, now):
+            return _next(st, w, now, st[K_LIO_SUBMIT])
     if st[w + W_WBT]:
-        t, x = u64(st[w + W_WBT]), u64(st[w + W_HEAD])
+        t = u64(st[w + W_WBT])
         if not wbt.admit(st, t, x, st[x + X_OP], now):
             if st[w + A_STATE] == RUN:
                 st[t + wbt.T_WAITS] += 1
             st[w + A_STATE] = BLOCKED
+            st[w + W_WAITING] = np.int64(x)
             return wbt.next_look(st, t)
         st[w + A_STATE] = RUN
-    x = _take(st, w)
-    _issue(st, tr, u64(st[w + W_PEER]), x, now)
+        st[w + W_WAITING] = 0
+    _issue(st, tr, x, now)
     return _next(st, w, now, st[K_LIO_SUBMIT])
 
 
@@ -158,45 +181,20 @@ def complete_next(st, w, now):
 
 
 @kernel
-def _transfer(mem, st, tr, media, x):
-    """Move the block stamps between the medium and the guest's data pages (DMA)."""
-    lba, blocks = st[x + X_LBA], st[x + X_BLOCKS]
-    segment = x + X_DATA
-    at = st[segment]
-    left = st[segment + ONE]
-    for i in range(blocks):
-        while left < 512:
-            segment += TWO
-            at = st[segment]
-            left = st[segment + ONE]
-        block = u64(lba + i)
-        if st[x + X_OP] == OP_WRITE:
-            media[block] = load64(mem, u64(at))
-        else:
-            stamp = media[block]
-            store64(mem, u64(at), stamp if stamp else record.blank_stamp(lba + i))
-        at += 512
-        left -= 512
-
-
-@kernel
 def disk_step(mem, st, tr, media, disk, now):
     """One event of the medium; a command that it ends goes to LIO's completion kworker."""
     command = medium.step(st, disk, now)
     if command >= 0:
         x = u64(command)
         good = st[x + X_STATUS] == scsi.GOOD
-        if st[x + X_BLOCKS] and good:
-            _transfer(mem, st, tr, media, x)
         if good:
+            sbc.transfer(mem, st, media, x)
             st[H_DISK_ORDER] += 1
             tr[u64(st[x + X_ROW]) + record.R_DISK_ORDER] = st[H_DISK_ORDER]
         tr[u64(st[x + X_ROW]) + record.R_DONE] = now + 1
         if st[disk + D_LIO_SUBMIT]:
             _throttle_done(st, u64(st[disk + D_LIO_SUBMIT]), x, now)
-        w = u64(st[disk + D_LIO_COMPLETE])
-        hop = 0 if st[w + W_DIRECT] and good else st[K_LIO_HOP]
-        queue_work(st, w, command, now, st[K_LIO_COMPLETE], hop)
+        _complete(st, u64(st[disk + D_LIO_COMPLETE]), x, now, st[x + X_STATUS] == scsi.GOOD)
     return due(st, disk)
 
 

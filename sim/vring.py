@@ -310,8 +310,12 @@ def _attach(mem, st, v, num, desc, avail, used, base):
     for at in range(v + V_TABLE, v + V_TABLE + TABLE_WORDS * u64(num)):
         st[u64(at)] = 0
     if st[v + V_PACKED]:
-        return packed.device_init(mem, st, v, base)
-    return split.device_init(mem, st, v, base)
+        verdict = packed.device_init(mem, st, v, base)
+    else:
+        verdict = split.device_init(mem, st, v, base)
+    if not verdict and st[v + V_IN_ORDER] and in_flight(st, v):
+        return BAD_BASE  # in which order would it have to give back what it does not know?
+    return verdict
 
 
 @kernel(inline=True)

@@ -195,18 +195,31 @@ def errno_of(verdict):
 
 
 @kernel
+def _note(st, v, verdict):
+    st[v + V_VERDICT] = verdict
+    st[v + V_VERDICTS + u64(verdict)] += 1
+
+
+@kernel
+def break_device(st, v, verdict):
+    """virtio_error() of QEMU: broken, and with VERSION_1 the status register says so."""
+    _note(st, v, verdict)
+    st[v + V_BROKEN] = 1
+    if has_feature(st[v + V_FEATURES], F_VERSION_1):
+        st[v + V_STATUS] |= STATUS_NEEDS_RESET
+
+
+@kernel
 def refuse(st, v, verdict):
     """The device refuses what it found: note it, and react as its model does.
 
     vhost (vq_err) changes nothing and will meet the same bytes again; QEMU (virtio_error) breaks
     the device, and so does every packed ring, whose code is QEMU's. Returns the errno.
     """
-    st[v + V_VERDICT] = verdict
-    st[v + V_VERDICTS + u64(verdict)] += 1
     if st[v + V_STRICT]:
-        st[v + V_BROKEN] = 1
-        if has_feature(st[v + V_FEATURES], F_VERSION_1):
-            st[v + V_STATUS] |= STATUS_NEEDS_RESET
+        break_device(st, v, verdict)
+    else:
+        _note(st, v, verdict)
     return errno_of(verdict)
 
 

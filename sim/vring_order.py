@@ -70,6 +70,8 @@ def fill(st, v, slot, in_flight, head, length):
     """Mark a buffer as finished: the oldest one with this id from `slot` on; False if none is."""
     while in_flight > 0:
         words = entry(v, slot)
+        if st[words + O_COUNT] == 0:
+            break  # nothing was fetched here
         if st[words + O_ID] == head and not st[words + O_FILLED]:
             st[words + O_FILLED] = 1
             st[words + O_LENGTH] = length

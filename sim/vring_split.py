@@ -458,11 +458,22 @@ def in_flight(st, v):
 
 @kernel(inline=True)
 def _read_avail_idx(mem, lines, st, v, core):
+    """The guest's avail.idx; what vhost refuses (vhost_get_avail_idx) does not reach its copy.
+
+    Kernels up to 6.12 keep it all the same, and go on with it at the next kick.
+    """
     at = u64(st[v + V_AVAIL]) + AVAIL_IDX
     touch_load(lines, core, at, 2)
     index = load16(mem, at)
-    st[v + V_AVAIL_IDX] = index
+    if st[v + V_PERSONALITY] == QEMU or _in_reach(st, v, index):
+        st[v + V_AVAIL_IDX] = index
     return index
+
+
+@kernel(inline=True)
+def _in_reach(st, v, index):
+    """Is this available index no more than the ring ahead?"""
+    return (index - st[v + V_LAST_AVAIL]) & 0xFFFF <= st[v + V_NUM]
 
 
 @kernel(inline=True)
@@ -565,9 +576,10 @@ def fetch(mem, lines, st, v, core, buffers):
     last = st[v + V_LAST_AVAIL]
     qemu = st[v + V_PERSONALITY] == QEMU
     if st[v + V_AVAIL_IDX] == last:
-        if _read_avail_idx(mem, lines, st, v, core) == last:
+        index = _read_avail_idx(mem, lines, st, v, core)
+        if index == last:
             return EMPTY
-        if not qemu and (st[v + V_AVAIL_IDX] - last) & 0xFFFF > st[v + V_NUM]:
+        if not qemu and not _in_reach(st, v, index):
             return refuse(st, v, BAD_AVAIL_INDEX)
     # Barrier A: avail.idx was read before the entry and the descriptors.
     if (qemu or st[v + V_IN_ORDER]) and in_flight(st, v) >= st[v + V_NUM]:
@@ -746,10 +758,15 @@ def enable_notify(mem, lines, st, v, core):
 def more_avail(mem, lines, st, v, core):
     """vhost_enable_notify(), second half (barrier C); virtio_queue_empty() negated.
 
-    An index that ran away counts as movement; the next fetch refuses it. QEMU does not look into
-    memory while its cached copy is ahead.
+    An index that ran away is refused, and counts as nothing new. QEMU does not look into memory
+    while its cached copy is ahead.
     """
     last = st[v + V_LAST_AVAIL]
-    if st[v + V_PERSONALITY] == QEMU and st[v + V_AVAIL_IDX] != last:
+    qemu = st[v + V_PERSONALITY] == QEMU
+    if qemu and st[v + V_AVAIL_IDX] != last:
         return True
-    return _read_avail_idx(mem, lines, st, v, core) != last
+    index = _read_avail_idx(mem, lines, st, v, core)
+    if not qemu and not _in_reach(st, v, index):
+        refuse(st, v, BAD_AVAIL_INDEX)
+        return False
+    return index != last
