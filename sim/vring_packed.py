@@ -81,7 +81,6 @@ from sim.vring_common import (
     O_ID,
     O_LENGTH,
     ONE,
-    QEMU,
     SOUND,
     T_COUNT,
     TOO_MANY_IN_FLIGHT,
@@ -492,8 +491,6 @@ def device_init(mem, st, v, base):
     st[v + V_LAST_USED] = used & INDEX
     st[v + V_USED_WRAP] = used >> WRAP
     st[v + V_INUSE] = inuse
-    if st[v + V_PERSONALITY] == QEMU:
-        st[v + V_USED_FLAGS] = 0
     return SOUND
 
 

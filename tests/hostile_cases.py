@@ -246,6 +246,14 @@ DEVICE = (
         ours=('taken: 1 out, 1 in', 'ZERO_LENGTH, broken'),
     ),
     Case(
+        name='no readable bytes behind writable ones',
+        clause=DESC,
+        build=chain((RESPONSE, 108, WRITE | NEXT, 1), (HEADER, 0, 0, 0)),
+        vhost='EINVAL all the same',
+        qemu='virtio_error: the order is looked at first',
+        ours=('BAD_ORDER EINVAL, stuck', 'BAD_ORDER, broken'),
+    ),
+    Case(
         name='1025 buffers in a chain',
         clause=DESC,
         build=table(16 * 1025, *[(DATA + 16 * i, 16, NEXT, i + 1) for i in range(1025)]),
@@ -667,6 +675,7 @@ def answer_outcome(answer: Answer) -> str:
     if ring.driver.broken:
         assert ring.driver.get_buf() is None
         assert not ring.driver.kick()
+        assert not ring.driver.interrupt()
         story += [ring.driver.verdict, 'ring broken']
     elif not tokens:
         assert not ring.driver.interrupt()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sim import testing, vring
+from sim import testing, vring, vring_verdicts
 from sim.testing import IN_ORDER, VERSION_1
 
 KINDS = pytest.mark.parametrize('packed', [False, True], ids=['split', 'packed'])
@@ -89,5 +89,6 @@ def test_to_give_back_what_is_not_there_is_counted_and_writes_nothing(packed):
     assert ring.device.use(chains[1]) == 0
     assert ring.device.use(chains[1]) == 0
     assert (ring.mem == before).all()
-    assert ring.device.verdict == 'NOT_IN_FLIGHT'
+    assert vring_verdicts.device_counts(ring.device.st, 0) == {'NOT_IN_FLIGHT': 2}
     assert ring.device.use(chains[0]) == 2
+    assert ring.device.st[int(vring.V_HELD)] == 0

@@ -96,6 +96,9 @@ def test_the_kernels_habit_is_not_to_turn_off_twice():
         ring.write(ring.used, '00 00 00 00')
         ring.device.disable_notify()
         told[personality] = event(ring, ring.used)[2]
+        ring.device.enable_notify()
+        ring.device.disable_notify()
+        assert event(ring, ring.used)[2] == 1, 'but it does turn them off again'
     assert told == {KERNEL_VHOST: 0, QEMU: 1}
 
 
@@ -113,6 +116,31 @@ def test_how_a_driver_says_whether_it_wants_interrupts(event_idx):
     assert ring.driver.reap() == [0]
     ring.driver.enable_cb()
     assert event(ring, at) == ((1, 1, 2) if event_idx else (0, 0, 0))
+
+
+def test_get_buf_asks_for_the_next_interrupt_while_callbacks_are_on():
+    ring = packed(features=VERSION_1 | EVENT_IDX)
+    ring.driver.disable_cb()
+    ring.driver.enable_cb()
+    for _ in range(2):
+        ring.driver.add(out=[(0x1000, 8)])
+        ring.device.use(ring.device.fetch())
+    assert ring.driver.get_buf() == 0
+    assert event(ring, ring.avail) == (1, 1, 2)
+    ring.driver.disable_cb()
+    assert ring.driver.get_buf() == 1
+    assert event(ring, ring.avail) == (1, 1, 1)
+
+
+def test_a_buffer_is_given_back_once():
+    ring = packed()
+    ring.driver.add(out=[(0x1000, 8)])
+    chain = ring.device.fetch()
+    assert ring.device.use(chain) == 1
+    before = ring.mem.copy()
+    assert ring.device.use(chain) == 0
+    assert ring.device.verdict == 'NOT_IN_FLIGHT'
+    assert (ring.mem == before).all()
 
 
 def test_after_an_interrupt_by_index_disable_cb_writes_nothing():
@@ -189,3 +217,23 @@ def test_every_access_of_a_descriptor_is_charged():
     assert cost(device, lambda: device.use(0)) == 2, 'id and len, then the flags'
     assert cost(device, device.signal) == 2, 'flags, then where'
     assert cost(driver, driver.get_buf) == 2, 'the flags, then id and len'
+
+
+@pytest.mark.parametrize(
+    ('off_wrap', 'used', 'wrap', 'before', 'wanted'),
+    [
+        (0x8000, 3, 1, 0, True),
+        (0x8002, 3, 1, 0, True),
+        (0x8003, 3, 1, 0, False),  # not reached
+        (0x0002, 3, 0, 1, True),
+        (0x8002, 3, 0, 1, False),  # asked for in the lap before, and passed there
+        (0x0002, 3, 1, 1, False),  # asked for in the lap to come
+    ],
+)
+def test_the_decision_to_interrupt_knows_its_lap(off_wrap, used, wrap, before, wanted):
+    ring = packed(features=VERSION_1 | EVENT_IDX)
+    device = ring.device
+    device.last_used, device.used_wrap = used, wrap
+    device.signalled_used, device.signalled_used_valid = before, 1
+    ring.write(ring.avail, off_wrap.to_bytes(2, 'little') + bytes([2, 0]))
+    assert device.signal() == wanted

@@ -20,6 +20,7 @@ from sim.testing import (
     VERSION_1,
     RingError,
 )
+from tests.rings import start_at
 
 WHO = pytest.mark.parametrize('personality', [KERNEL_VHOST, QEMU], ids=['vhost', 'qemu'])
 
@@ -214,6 +215,18 @@ def test_a_delayed_callback_is_refused_when_it_is_too_late():
     assert not ring.driver.enable_cb_delayed(), '4 used, it would have waited for 3'
 
 
+def test_after_an_interrupt_by_index_disable_cb_writes_nothing():
+    ring = testing.Ring()
+    publish(ring, 2)
+    for chain in [ring.device.fetch(), ring.device.fetch()]:
+        ring.device.use(chain)
+    ring.driver.get_buf()
+    assert ring.driver.interrupt()
+    assert used_event(ring) == 1
+    ring.driver.disable_cb()
+    assert used_event(ring) == 1, 'the device will not interrupt again for it anyway'
+
+
 def test_get_buf_asks_for_the_next_interrupt_while_callbacks_are_on():
     ring = testing.Ring()
     publish(ring, 2)
@@ -293,3 +306,14 @@ def test_the_ring_does_not_care_where_its_parts_lie(align):
     while chain := ring.device.fetch():
         ring.device.use(chain)
     assert ring.driver.reap() == list(range(8))
+
+
+@pytest.mark.parametrize('packed', [False, True])
+def test_what_a_kick_carries_stays_32_bits_where_the_index_wraps(packed):
+    ring = testing.Ring(packed=packed, features=VERSION_1)
+    start_at(ring, 7 if packed else 0xFFFF)
+    carried = []
+    for _ in range(2):
+        publish(ring, 1)
+        carried.append(ring.driver.notification_data(vq=2))
+    assert carried == [0x00000002, 0x00010002]

@@ -73,6 +73,15 @@ def test_a_stopped_ring_goes_on_elsewhere(packed):
     assert ring.driver.reap() == ['a', 'b', 'c']
 
 
+def test_a_ring_stopped_with_kicks_off_begins_with_kicks_on():
+    """What was said to this guest's memory is said again: used.flags is written anew."""
+    ring = testing.Ring(features=VERSION_1)
+    ring.device.disable_notify()
+    assert not ring.driver.kick()
+    vring_state.save(ring.device.st, 0).to_ring(ring.mem, ring.device.st, 0)
+    assert ring.driver.kick()
+
+
 def test_a_ring_with_chains_in_flight_drains_after_the_move():
     """A split device needs no memory of what it took: the head is all it gives back."""
     ring = testing.Ring(features=VERSION_1)
