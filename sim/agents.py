@@ -41,7 +41,10 @@ CLOCK_END = (1 << 47) - 1
     H_SERIAL,  # serial number of the next I/O
     H_DISK_ORDER,  # how many transfers the disk has made
     H_NOW,  # when the last step was performed
-) = map(u64, range(15))
+    H_WRITTEN,  # has anything ever been written to the medium?
+) = map(u64, range(16))
+
+COST_TABLE = 32  # where the costs stand in `st`
 
 # Costs in cycles (sim.costs.Costs has the same names and explains them).
 COSTS = (
@@ -85,9 +88,9 @@ COSTS = (
     K_LIO_HOP,
     K_LIO_SUBMIT,
     K_LIO_COMPLETE,
-) = map(u64, range(16, 16 + len(COSTS)))
+) = map(u64, range(COST_TABLE, COST_TABLE + len(COSTS)))
 
-LOG_TABLE = 64  # where sim.rng.log_table() stands in `st`
+LOG_TABLE = 128  # where sim.rng.log_table() stands in `st`
 WORLD_WORDS = LOG_TABLE + 1025
 
 # Notices to the control plane.
@@ -164,6 +167,14 @@ def renew(st, slot):
         level = upper
         size = padded(size >> THREE)
         index = index >> THREE
+
+
+@kernel(inline=True)
+def move(st, slot, time):
+    """Make agent `slot` run at `time`, whenever it would have run."""
+    st[u64(st[H_DUE]) + u64(slot)] = (min(time, CLOCK_END) << SLOT_BITS) | slot
+    st[u64(st[H_WOKEN]) + u64(st[H_WOKEN_COUNT])] = slot
+    st[H_WOKEN_COUNT] += 1
 
 
 @kernel(inline=True)

@@ -77,13 +77,13 @@ def start(st, j, now):
     st[j + J_NEXT_ARRIVAL] = now
 
 
-@kernel
+@kernel(inline=True)
 def unit_of(st, j, number):
     """Where unit `number` stands."""
     return u64(st[j + J_UNITS]) + UNIT_WORDS * u64(number)
 
 
-@kernel
+@kernel(inline=True)
 def _wrapped(place, room):
     """`place` in a circular list, where it is at most one lap ahead."""
     return place - room if place >= room else place
@@ -92,13 +92,13 @@ def _wrapped(place, room):
 # ------------------------------------------------------------------------------------- do_io() ----
 
 
-@kernel
+@kernel(inline=True)
 def with_driver(st, j):
     """How many units are between io_submit and the reaping."""
     return st[j + J_DEPTH] - st[j + J_FREE_COUNT] - st[j + J_PREPARED_COUNT]
 
 
-@kernel
+@kernel(inline=True)
 def next_call(lines, st, tr, j, now):
     """What the thread does next; prepares units on the way (fio's do_io())."""
     while True:
@@ -125,7 +125,7 @@ def next_call(lines, st, tr, j, now):
             return COMMIT
 
 
-@kernel
+@kernel(inline=True)
 def pause(st, j, now):
     """How long the thread sleeps; the think time is then over."""
     left = st[j + J_PENDING_THINK]
@@ -135,7 +135,7 @@ def pause(st, j, now):
     return min(left, st[j + J_STOP_AT] - now)
 
 
-@kernel
+@kernel(inline=True)
 def _place(st, j, index):
     """First block of the job's `index`-th I/O."""
     region = st[j + J_REGION]
@@ -150,7 +150,7 @@ def _place(st, j, index):
     return place * st[j + J_BLOCKS]
 
 
-@kernel
+@kernel(inline=True)
 def _next_arrival(st, j):
     """The intended time of the next I/O: linear (rate_iops) or Poisson (rate_process)."""
     gap = st[j + J_RATE]
@@ -159,7 +159,7 @@ def _next_arrival(st, j):
     st[j + J_NEXT_ARRIVAL] += gap
 
 
-@kernel
+@kernel(inline=True)
 def _prepare(lines, st, tr, j, arrival, now):
     """get_io_u(): the job's next I/O takes a free unit and queues behind the others."""
     index = st[j + J_ISSUED]
@@ -192,7 +192,7 @@ def _prepare(lines, st, tr, j, arrival, now):
     tr[r + record.R_BYTES] = st[j + J_BLOCKS] * 512
 
 
-@kernel
+@kernel(inline=True)
 def take_prepared(st, j):
     """The oldest prepared unit goes to the driver; its number."""
     head = st[j + J_PREPARED_HEAD]
@@ -204,13 +204,13 @@ def take_prepared(st, j):
 # ------------------------------------------------------------------------------ io_getevents() ----
 
 
-@kernel
+@kernel(inline=True)
 def wanted(st, j):
     """How many completions io_getevents waits for: the minimum, or all there are to come."""
     return min(st[j + J_REAP_MIN], with_driver(st, j))
 
 
-@kernel
+@kernel(inline=True)
 def reap(st, tr, j, now):
     """io_getevents(min, max): take what is there; False if it must sleep for more."""
     ready = st[j + J_DONE_COUNT]
@@ -230,7 +230,7 @@ def reap(st, tr, j, now):
     return True
 
 
-@kernel
+@kernel(inline=True)
 def put_done(st, j, number):
     """A completion reaches the job; True if a thread that waits for events has enough now."""
     count = st[j + J_DONE_COUNT]

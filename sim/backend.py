@@ -122,13 +122,13 @@ def queue_vq_work(st, q, work, now):
             wake(st, st[b + B_SLOT], now + st[K_WORKER_WAKE])
 
 
-@kernel
+@kernel(inline=True)
 def _wrapped(place, room):
     """`place` in a circular list, where it is at most one lap ahead."""
     return place - room if place >= room else place
 
 
-@kernel
+@kernel(inline=True)
 def _after_work(st, b, now, delay):
     """The work is done in `delay` cycles: take the next one then, or sleep."""
     st[b + A_STATE] = TAKE
@@ -140,7 +140,7 @@ def _after_work(st, b, now, delay):
     return NEVER
 
 
-@kernel
+@kernel(inline=True)
 def _take(mem, lines, st, tr, b, now):
     """The next work. A kick work turns notifications off before it looks."""
     entry = u64(st[b + B_WORK_LIST]) + TWO * u64(st[b + B_WORK_HEAD])
@@ -273,7 +273,7 @@ def _request(mem, lines, st, tr, b, q, head, row, now):
     return st[K_WORKER_POP]
 
 
-@kernel
+@kernel(inline=True)
 def _recheck(mem, lines, st, tr, b, now):
     """vhost_enable_notify(), second half: has the guest published meanwhile (barrier C)?"""
     q = u64(st[b + B_QUEUE])
@@ -287,7 +287,7 @@ def _recheck(mem, lines, st, tr, b, now):
 # -------------------------------------------------------------------------------- completions ----
 
 
-@kernel
+@kernel(inline=True)
 def complete_step(st, tr, w, now):
     """target_complete_ok_work(), on LIO's completion kworker."""
     x = target.take_completed(st, w)
@@ -323,7 +323,7 @@ def _release(st, x, now):
     queue_vq_work(st, q, COMPLETION_WORK, now)
 
 
-@kernel
+@kernel(inline=True)
 def _give_back(mem, lines, st, tr, q, core, head, row, now):
     """vhost_add_used() with length 0, and when each request became visible.
 
@@ -344,7 +344,7 @@ def _give_back(mem, lines, st, tr, q, core, head, row, now):
         st[q + Q_ORDER_HEAD] = _wrapped(place + 1, st[q + Q_ORDER_ROOM])
 
 
-@kernel
+@kernel(inline=True)
 def _signal_wanted(mem, lines, st, q, core):
     """vhost_notify(); where order has held everything back there is nothing to tell."""
     device = u64(st[q + Q_DEVICE])
@@ -355,7 +355,7 @@ def _signal_wanted(mem, lines, st, q, core):
     return vring.signal_needed(mem, lines, st, device, core)
 
 
-@kernel
+@kernel(inline=True)
 def _used(mem, lines, st, tr, b, now):
     """One turn of vhost_scsi_complete_cmd_work(): response, used element, used.idx."""
     x = u64(st[b + B_BATCH])
@@ -374,7 +374,7 @@ def _used(mem, lines, st, tr, b, now):
     return delay
 
 
-@kernel
+@kernel(inline=True)
 def _signal(mem, lines, st, b, now):
     """vhost_signal(), barrier D: one decision for the whole batch."""
     q = u64(st[b + B_QUEUE])
@@ -387,7 +387,7 @@ def _signal(mem, lines, st, b, now):
     return _after_work(st, b, now, take_cycles(lines, core))
 
 
-@kernel
+@kernel(inline=True)
 def worker_step(mem, lines, st, tr, b, now):
     """One step of the vhost worker."""
     state = st[b + A_STATE]

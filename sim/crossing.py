@@ -32,7 +32,7 @@ A_STATE = u64(0)
 FLY, WAKE = 0, 1
 
 
-@kernel
+@kernel(inline=True)
 def kick_step(st, c, now):
     """The ioeventfd fires, in the context of the vCPU thread."""
     g = u64(st[u64(st[c + C_VCPU]) + guest.V_KICK_QUEUE])
@@ -42,7 +42,7 @@ def kick_step(st, c, now):
     return NEVER
 
 
-@kernel
+@kernel(inline=True)
 def irq_step(st, c, now):
     """The vector arrives. Halt polling keeps a vCPU awake for a while after HLT; later the host
     must wake its thread first (kvm_vcpu_block).

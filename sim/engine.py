@@ -47,73 +47,87 @@ from sim.memory import bare
 
 u64 = np.uint64
 
+EVERYBODY = -1
 AGENT_PRIORITY = 2  # behind simpy.events.URGENT (0) and NORMAL (1): control before agents
 
 
-# ------------------------------------------------------------------------------------ one step ----
-
-
-@kernel(inline=True)
-def step(mem, lines, st, tr, media, kind, base, now):
-    """One step of whatever agent it is; returns when it wants to run again, or NEVER."""
-    if kind == agents.VCPU:
-        return guest.step(mem, lines, st, tr, base, now)
-    if kind == agents.WORKER:
-        return backend.worker_step(mem, lines, st, tr, base, now)
-    if kind == agents.DISK:
-        return target.disk_step(mem, st, tr, media, base, now)
-    if kind == agents.LIO_SUBMIT:
-        return backend.submit_step(mem, st, tr, base, now)
-    if kind == agents.LIO_COMPLETE:
-        return backend.complete_step(st, tr, base, now)
-    if kind == agents.KICK:
-        return crossing.kick_step(st, base, now)
-    return crossing.irq_step(st, base, now)
-
-
-@kernel(inline=True)
-def perform(mem, lines, st, tr, media, slot, now):
-    """Perform the step of agent `slot` at `now`; returns its new entry on the calendar."""
-    entry = u64(st[H_DUE]) + u64(slot)
-    base = u64(st[u64(st[H_BASE]) + u64(slot)])
-    st[entry] = IDLE
-    note_step(st, slot, now, st[base + A_STATE])
-    st[base + A_STEPS] += 1
-    st[H_NOW] = now
-    due = step(mem, lines, st, tr, media, st[u64(st[H_KIND]) + u64(slot)], base, now)
-    # A step may have woken its own agent for an earlier time.
-    key = st[entry]
-    if due < NEVER:
-        key = min(key, (min(due, CLOCK_END) << SLOT_BITS) | slot)
-        st[entry] = key
-    return key
-
-
-# ----------------------------------------------------------------------------- compiled engine ----
+# ------------------------------------------------------------------------------- compiled loop ----
 
 
 @kernel
-def run_until(memory, ownership, state, trace, blocks, limit):
-    """Perform the steps of all agents before cycle `limit`, or up to a step that leaves a notice.
+def drive(memory, ownership, state, trace, blocks, alone, limit):
+    """Perform steps in the calendar's order, those before cycle `limit`.
 
-    Returns False once no agent has anything left to do.
+    `alone` < 0: of all agents, up to a step that leaves a notice. Otherwise of agent `alone`, as
+    long as no agent that its steps have woken comes first; the caller knows that it is due now, and
+    finds in the list of woken agents whose entries have changed.
+
+    Returns the calendar's next entry (of agent `alone`); IDLE when there is none. One function for
+    both engines, so that the model is compiled once.
     """
     mem, st, tr, media = bare(memory), bare(state), bare(trace), bare(blocks)
     lines = None if ownership is None else bare(ownership)
-    for slot in range(st[H_SLOTS]):  # control may have changed any entry
-        renew(st, slot)
-    woken, top = u64(st[H_WOKEN]), top_of_calendar(st)
+    entries, woken = u64(st[H_DUE]), u64(st[H_WOKEN])
+    kinds, bases = u64(st[H_KIND]), u64(st[H_BASE])
+    top = top_of_calendar(st)
     st[H_WOKEN_COUNT] = 0
-    key = least_of_eight(st, top)
-    while key >> SLOT_BITS < limit and st[H_NOTICE] == 0:
-        slot = key & SLOT_MASK
-        perform(mem, lines, st, tr, media, slot, key >> SLOT_BITS)
-        renew(st, slot)
-        for place in range(st[H_WOKEN_COUNT]):
-            renew(st, st[woken + u64(place)])
-        st[H_WOKEN_COUNT] = 0
+    if alone < 0:
+        for slot in range(st[H_SLOTS]):  # control may have changed any entry
+            renew(st, slot)
         key = least_of_eight(st, top)
-    return key < IDLE
+    else:
+        key = st[entries + u64(alone)]
+    room = 60  # the list of woken agents has room for 64 entries per slot
+    while key >> SLOT_BITS < limit and st[H_NOTICE] == 0 and room > 0:
+        slot, now = key & SLOT_MASK, key >> SLOT_BITS
+        entry, base, kind = entries + u64(slot), u64(st[bases + u64(slot)]), st[kinds + u64(slot)]
+        st[entry] = IDLE
+        note_step(st, slot, now, st[base + A_STATE])
+        st[base + A_STEPS] += 1
+        st[H_NOW] = now
+        if kind == agents.VCPU:
+            due = guest.step(mem, lines, st, tr, base, now)
+        elif kind == agents.WORKER:
+            due = backend.worker_step(mem, lines, st, tr, base, now)
+        elif kind == agents.DISK:
+            due = target.disk_step(mem, st, tr, media, base, now)
+        elif kind == agents.LIO_SUBMIT:
+            due = backend.submit_step(mem, st, tr, base, now)
+        elif kind == agents.LIO_COMPLETE:
+            due = backend.complete_step(st, tr, base, now)
+        elif kind == agents.KICK:
+            due = crossing.kick_step(st, base, now)
+        else:
+            due = crossing.irq_step(st, base, now)
+        key = st[entry]  # a step may have woken its own agent
+        if due < NEVER:
+            key = min(key, (min(due, CLOCK_END) << SLOT_BITS) | slot)
+            st[entry] = key
+        if alone < 0:
+            renew(st, slot)
+            for place in range(st[H_WOKEN_COUNT]):
+                renew(st, st[woken + u64(place)])
+            st[H_WOKEN_COUNT] = 0
+            key = least_of_eight(st, top)
+        elif _somebody_is_first(st, slot, key):
+            break
+        else:
+            room -= 1
+    return key
+
+
+@kernel(inline=True)
+def _somebody_is_first(st, slot, key):
+    """Has an agent been woken that comes before `key`?"""
+    woken, due = u64(st[H_WOKEN]), u64(st[H_DUE])
+    for place in range(st[H_WOKEN_COUNT]):
+        other = st[woken + u64(place)]
+        if other != slot and st[due + u64(other)] < key:
+            return True
+    return False
+
+
+# ------------------------------------------------------------------------------------- engines ----
 
 
 class Engine:
@@ -184,7 +198,8 @@ class CompiledEngine(Engine):
         while more or env.peek() != float('inf'):
             limit = self.next_control()
             self.calls += 1
-            more = run_until(mem, lines, st, machine.tr, media, min(limit, CLOCK_END))
+            end = min(limit, CLOCK_END)
+            more = drive(mem, lines, st, machine.tr, media, EVERYBODY, end) < IDLE
             if state[notice]:
                 self._tell_control()
             elif limit < NEVER:
@@ -192,38 +207,6 @@ class CompiledEngine(Engine):
                 more = True
             elif more:
                 raise end_of_clock()
-
-
-# -------------------------------------------------------------------------------- SimPy engine ----
-
-
-@kernel(inline=True)
-def _somebody_is_first(st, slot, key):
-    """Has an agent been woken that comes before `key`?"""
-    woken, due = u64(st[H_WOKEN]), u64(st[H_DUE])
-    for place in range(st[H_WOKEN_COUNT]):
-        other = st[woken + u64(place)]
-        if other != slot and st[due + u64(other)] < key:
-            return True
-    return False
-
-
-@kernel
-def advance(memory, ownership, state, trace, blocks, slot, now, limit):
-    """Perform the steps of agent `slot` from `now` on, as long as nobody else comes first.
-
-    `limit` is the time of the scheduler's next event (exclusive). Returns how many slots stand in
-    the list of woken agents; the calendar says when each of them, and `slot` itself, runs next.
-    """
-    mem, st, tr, media = bare(memory), bare(state), bare(trace), bare(blocks)
-    lines = None if ownership is None else bare(ownership)
-    st[H_WOKEN_COUNT] = 0
-    for _ in range(60):  # the list of woken agents has room for 64 entries per slot
-        key = perform(mem, lines, st, tr, media, slot, now)
-        now = key >> SLOT_BITS
-        if now >= limit or st[H_NOTICE] or _somebody_is_first(st, slot, key):
-            break
-    return st[H_WOKEN_COUNT]
 
 
 class Wake(simpy.Event):
@@ -241,7 +224,7 @@ class Wake(simpy.Event):
 class SimpyEngine(Engine):
     """Runs a machine under SimPy: a process per agent.
 
-    A process keeps the floor while its own agent is next anyway: `advance` performs steps until
+    A process keeps the floor while its own agent is next anyway: `drive` performs steps until
     another agent or another SimPy event comes due, then the process goes back to waiting. Nobody
     can tell the difference, and most steps cost no SimPy event.
     """
@@ -257,7 +240,7 @@ class SimpyEngine(Engine):
 
     def _agent(self, slot: int) -> Generator[simpy.Event, Any, None]:
         """The process of one agent."""
-        env, machine, due, state = self.env, self.machine, self._due, self._state
+        env, machine, state, count = self.env, self.machine, self._state, int(H_WOKEN_COUNT)
         lines, mem, st, media = machine.lines, machine.mem, machine.st, machine.media
         waiting, scheduled = self._waiting, self._scheduled
         notice, priority = int(H_NOTICE), AGENT_PRIORITY + slot
@@ -268,9 +251,9 @@ class SimpyEngine(Engine):
                 raise end_of_clock()
             self.calls += 1
             limit = min(self.next_control(), CLOCK_END)
-            woken = advance(mem, lines, st, machine.tr, media, slot, now, limit)
+            key = drive(mem, lines, st, machine.tr, media, slot, max(limit, now + 1))
+            woken = state[count]
             waiting[slot] = event = Wake(env)
-            key = state[due + slot]
             scheduled[slot] = key
             if key < IDLE:
                 event.at((key >> SLOT_BITS) - now, priority)
@@ -285,13 +268,13 @@ class SimpyEngine(Engine):
         for place in range(woken):
             slot = state[self._woken + place]
             key = state[self._due + slot]
-            if key >= scheduled[slot]:
+            if key == scheduled[slot]:
                 continue
             event = self._waiting[slot]
             if scheduled[slot] < IDLE:  # its event stays on the calendar, with nobody behind it
-                earlier = Wake(env)
-                earlier.callbacks, event.callbacks = event.callbacks, []
-                self._waiting[slot] = event = earlier
+                other = Wake(env)
+                other.callbacks, event.callbacks = event.callbacks, []
+                self._waiting[slot] = event = other
             scheduled[slot] = key
             event.at((key >> SLOT_BITS) - env.now, AGENT_PRIORITY + slot)
 

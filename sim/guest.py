@@ -46,6 +46,7 @@ from sim.agents import (
     K_KICK_RETURN,
     K_KICK_SIGNAL,
     NEVER,
+    move,
     wake,
 )
 from sim.jit import kernel
@@ -161,25 +162,25 @@ PLUG_MAX = 32  # block/blk.h BLK_MAX_REQUEST_COUNT: a plug is flushed at this ma
 # --------------------------------------------------------------------------------- the thread ----
 
 
-@kernel
+@kernel(inline=True)
 def _wrapped(place, room):
     """`place` in a circular list, where it is at most one lap ahead."""
     return place - room if place >= room else place
 
 
-@kernel
+@kernel(inline=True)
 def _sleep(st, v, state, now):
     st[v + A_STATE] = state
     st[v + V_SLEEPING_SINCE] = now
     return NEVER
 
 
-@kernel
+@kernel(inline=True)
 def _job(st, v):
     return u64(st[v + V_JOB])
 
 
-@kernel
+@kernel(inline=True)
 def _call(lines, st, tr, v, now):
     """The thread is in user space: which system call comes next? Deciding takes no time."""
     j = _job(st, v)
@@ -197,7 +198,7 @@ def _call(lines, st, tr, v, now):
     return _sleep(st, v, DONE, now)
 
 
-@kernel
+@kernel(inline=True)
 def _commit(st, tr, v, now):
     """io_submit() of everything prepared; more than two I/Os are plugged."""
     count = st[_job(st, v) + app.J_PREPARED_COUNT]
@@ -242,7 +243,7 @@ def _begin(st, tr, v, now, delay):
     return delay + st[K_GUEST_SUBMIT]
 
 
-@kernel
+@kernel(inline=True)
 def _reap(st, tr, v, now):
     """io_getevents(min, max): take what is there, or sleep until min of them are."""
     if not app.reap(st, tr, _job(st, v), now):
@@ -254,12 +255,12 @@ def _reap(st, tr, v, now):
 # --------------------------------------------------------------------------------- the driver ----
 
 
-@kernel
+@kernel(inline=True)
 def _tag(st, q, tag):
     return u64(st[q + G_TAGS]) + TAG_WORDS * u64(tag)
 
 
-@kernel
+@kernel(inline=True)
 def _describe(mem, lines, st, core, q, tag):
     """virtscsi_add_cmd(): header, data pages and response as a buffer list for the ring."""
     t = _tag(st, q, tag)
@@ -292,15 +293,20 @@ def _describe(mem, lines, st, core, q, tag):
         st[at + ONE] = RESP_SIZE
 
 
-@kernel
+@kernel(inline=True)
+def _stamp_of(st, q, tag, block):
+    """Where the stamp of a block of the tag's data stands."""
+    return u64(st[q + G_DATA] + st[q + G_DATA_STRIDE] * tag) + u64(512) * u64(block)
+
+
+@kernel(inline=True)
 def _stamp_data(mem, st, tr, q, tag):
     """Before a write: stamp every block of its data. Before a read: leave nothing of the past."""
     t = _tag(st, q, tag)
-    data = u64(st[q + G_DATA] + st[q + G_DATA_STRIDE] * tag)
     total = np.int64(0)
     for i in range(st[t + T_BLOCKS]):
         stamp = record.block_stamp(st[t + T_SERIAL], st[t + T_LBA] + i) if st[t + T_WRITE] else 0
-        store64(mem, data + u64(512) * u64(i), stamp)
+        store64(mem, _stamp_of(st, q, tag, i), stamp)
         total = record.fold(total, stamp)
     tr[u64(st[t + T_ROW]) + record.R_STAMP] = total
 
@@ -334,7 +340,7 @@ def _after_add(st, tr, v, now, delay, kick):
     return _begin(st, tr, v, now, delay)
 
 
-@kernel
+@kernel(inline=True)
 def _add(mem, lines, st, tr, v, now):
     """virtscsi_add_cmd() under vq_lock: publish the request, or let it wait."""
     q = u64(st[v + V_QUEUE])
@@ -390,7 +396,7 @@ def _add(mem, lines, st, tr, v, now):
     return _after_add(st, tr, v, now, delay, last)
 
 
-@kernel
+@kernel(inline=True)
 def _kick(mem, lines, st, tr, v, now):
     """virtqueue_kick_prepare(), barrier C: does the device want to be told?"""
     q = u64(st[v + V_KICK_QUEUE])
@@ -404,7 +410,7 @@ def _kick(mem, lines, st, tr, v, now):
     return _after_add(st, tr, v, now, delay, False)
 
 
-@kernel
+@kernel(inline=True)
 def _notify(st, tr, v, leaves):
     """The write to the notify register leaves the guest at `leaves`; KVM signals the ioeventfd.
 
@@ -430,7 +436,7 @@ def _notify(st, tr, v, leaves):
 # -------------------------------------------------------------------------------- the handler ----
 
 
-@kernel
+@kernel(inline=True)
 def _irq(mem, lines, st, tr, v, now):
     """vring_interrupt() and virtscsi_vq_done(): take the lock, disable callbacks, first buffer."""
     q = u64(st[v + V_HANDLER_QUEUE])
@@ -448,7 +454,7 @@ def _irq(mem, lines, st, tr, v, now):
     return _drain(mem, lines, st, tr, v, now)
 
 
-@kernel
+@kernel(inline=True)
 def _hold(lines, st, v, q, now):
     """What the last ring accesses cost; vq_lock stays taken over it."""
     delay = take_cycles(lines, st[v + V_CORE])
@@ -456,7 +462,7 @@ def _hold(lines, st, v, q, now):
     return delay
 
 
-@kernel
+@kernel(inline=True)
 def _finish(mem, st, tr, q, tag, now):
     """scsi_done(): the request goes back to the application; its tag is free again."""
     t = _tag(st, q, tag)
@@ -464,10 +470,9 @@ def _finish(mem, st, tr, q, tag, now):
     tr[row + record.R_COMPLETE] = now + 1
     tr[row + record.R_COMPLETED_COUNT] += 1
     if not st[t + T_WRITE]:
-        data = u64(st[q + G_DATA] + st[q + G_DATA_STRIDE] * tag)
         total = np.int64(0)
         for i in range(st[t + T_BLOCKS]):
-            total = record.fold(total, load64(mem, data + u64(512) * u64(i)))
+            total = record.fold(total, load64(mem, _stamp_of(st, q, tag, i)))
         tr[row + record.R_STAMP] = total
     st[u64(st[q + G_LUN]) + L_BUSY] -= 1
     st[u64(st[q + G_TAG_LIST]) + u64(st[q + G_TAG_FREE])] = tag
@@ -489,7 +494,7 @@ def _wake_waiter(st, q, now):
     _wake_thread(st, _base_of(st, slot), WAIT_TAG, ENTER, now)
 
 
-@kernel
+@kernel(inline=True)
 def _base_of(st, slot):
     return u64(st[u64(st[H_BASE]) + u64(slot)])
 
@@ -542,7 +547,7 @@ def _drain(mem, lines, st, tr, v, now):
     return delay
 
 
-@kernel
+@kernel(inline=True)
 def _recheck(mem, lines, st, tr, v, now):
     """virtqueue_enable_cb(), second half: has the device been quicker (barrier D)?"""
     q = u64(st[v + V_HANDLER_QUEUE])
@@ -579,7 +584,7 @@ def _dispatch_next(st, tr, v, now, delay):
     return _leave_handler(st, v, now, delay)
 
 
-@kernel
+@kernel(inline=True)
 def _return(st, tr, v, now):
     """The handler is done: run the hardware queue if requests wait, then leave."""
     q = u64(st[v + V_HANDLER_QUEUE])
@@ -589,7 +594,7 @@ def _return(st, tr, v, now):
     return _leave_handler(st, v, now, 0)
 
 
-@kernel
+@kernel(inline=True)
 def _enter_handler(st, v):
     """Take the vector that has waited longest."""
     head = st[v + V_PENDING_HEAD]
@@ -603,7 +608,7 @@ def _enter_handler(st, v):
 
 
 @kernel
-def _preempt(st, v, now):
+def _interrupt(st, v, now):
     """The interrupt takes the CPU: keep what is left of the thread's state for later."""
     left = st[v + V_RESUME_AT]
     if left < NEVER:
@@ -614,7 +619,9 @@ def _preempt(st, v, now):
     st[v + V_SAVED_LEFT] = left
     st[v + V_SAVED_TAG] = st[v + V_TAG]
     st[v + V_IN_HANDLER] = 1
-    return _enter_handler(st, v)
+    entry = _enter_handler(st, v)
+    st[v + A_BUSY] += entry
+    st[v + V_RESUME_AT] = now + entry
 
 
 @kernel
@@ -633,18 +640,25 @@ def _leave_handler(st, v, now, delay):
 # ---------------------------------------------------------------------------------- the agent ----
 
 
-@kernel
+@kernel(inline=True)
 def _is_asleep(state):
     return state in (DONE, WAIT_EVENTS, WAIT_TAG, SLEEP)
 
 
-@kernel
+@kernel(inline=True)
 def is_halted(st, v):
     """Has the guest nothing to run on this vCPU (HLT)?"""
     return not st[v + V_IN_HANDLER] and _is_asleep(st[v + A_STATE])
 
 
-@kernel
+@kernel(inline=True)
+def _is_open(st, v):
+    """May an interrupt be taken now?"""
+    state = st[v + A_STATE]
+    return not st[v + V_IN_HANDLER] and (state in (CALL, ADD, REAP) or _is_asleep(state))
+
+
+@kernel(inline=True)
 def raise_vector(st, q, now):
     """The MSI-X vector of queue `q` reaches its vCPU; False if it was pending already."""
     if st[q + G_VECTOR_PENDING]:
@@ -654,7 +668,9 @@ def raise_vector(st, q, now):
     tail = _wrapped(st[v + V_PENDING_HEAD] + st[v + V_PENDING_COUNT], st[v + V_QUEUES])
     st[u64(st[v + V_PENDING_LIST]) + u64(tail)] = np.int64(q)
     st[v + V_PENDING_COUNT] += 1
-    wake(st, st[v + V_SLOT], now)
+    if _is_open(st, v):
+        _interrupt(st, v, now)
+        move(st, st[v + V_SLOT], st[v + V_RESUME_AT])
     return True
 
 
@@ -668,7 +684,7 @@ def start_job(st, v, j, now):
     wake(st, st[v + V_SLOT], now)
 
 
-@kernel
+@kernel(inline=True)
 def _act(mem, lines, st, tr, v, now):
     """The atomic action of the state that the vCPU is in; returns the cycles to the next one."""
     state = st[v + A_STATE]
@@ -696,23 +712,20 @@ def _act(mem, lines, st, tr, v, now):
     return NEVER  # asleep until woken
 
 
-@kernel
+@kernel(inline=True)
 def step(mem, lines, st, tr, v, now):
     """One step of a vCPU: an action, and those behind it that take no time and concern nobody."""
     while True:
-        state = st[v + A_STATE]
-        open_to_irq = state in (CALL, ADD, REAP) or _is_asleep(state)
-        if st[v + V_PENDING_COUNT] and not st[v + V_IN_HANDLER] and open_to_irq:
-            delay = _preempt(st, v, now)
-        elif now < st[v + V_RESUME_AT]:
-            return st[v + V_RESUME_AT]  # woken for a vector that must wait
+        delay = _act(mem, lines, st, tr, v, now)
+        if delay >= NEVER:
+            st[v + V_RESUME_AT] = NEVER
         else:
-            delay = _act(mem, lines, st, tr, v, now)
-        st[v + V_RESUME_AT] = now + delay if delay < NEVER else NEVER
+            st[v + V_RESUME_AT] = now + delay
+            if not _is_asleep(st[v + A_STATE]):
+                st[v + A_BUSY] += delay
+        if st[v + V_PENDING_COUNT] and _is_open(st, v):  # it came while interrupts were off
+            _interrupt(st, v, now)
+            break
         if delay != 0 or st[v + A_STATE] not in (CALL, REAP, ADD, ENTER):
             break
-    if delay >= NEVER:
-        return NEVER
-    if not _is_asleep(st[v + A_STATE]):
-        st[v + A_BUSY] += delay
-    return now + delay
+    return st[v + V_RESUME_AT]

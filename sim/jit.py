@@ -81,7 +81,7 @@ def kernel(
     if function is None:
         return partial(kernel, inline=inline, once=once)
     compiled = numba.njit(cache=True, forceinline=inline, _nrt=False)(function)
-    if once and JIT:
+    if JIT:
         resolve = compiled.get_call_template
         compiled.get_call_template = lambda args, kws: resolve(
             tuple(map(numba.types.unliteral, args)), kws

@@ -213,7 +213,7 @@ class _Builder:
         for name, value in heads:
             st[int(name)] = value
         for index, cost in enumerate(agents.COSTS):
-            st[16 + index] = getattr(self.costs, cost)
+            st[agents.COST_TABLE + index] = getattr(self.costs, cost)
         st[agents.LOG_TABLE : agents.LOG_TABLE + 1025] = rng.log_table()
         mem = np.zeros(-(-self.bytes.used // PAGE_SIZE) * PAGE_SIZE, dtype=np.uint8)
         cores = self.vcpus + 1

@@ -231,7 +231,7 @@ def touch_store(lines, core, address, size):
             first += ONE
 
 
-@kernel
+@kernel(inline=True)
 def take_cycles(lines, core):
     """What `core` has to pay for what it touched since the last call."""
     if lines is None:

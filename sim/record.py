@@ -85,19 +85,19 @@ OUTCOMES = ('unfinished', 'ok', 'bad_target', 'check_condition', 'dropped')
 # Block stamps: what tells one write's data from every other's.
 
 
-@kernel
+@kernel(inline=True)
 def block_stamp(serial, lba):
     """What a write leaves in a block, and no other write does: serial < 2**31."""
     return (serial * 2654435761) ^ lba
 
 
-@kernel
+@kernel(inline=True)
 def blank_stamp(lba):
     """What a block holds that nobody ever wrote."""
     return -1 - lba
 
 
-@kernel
+@kernel(inline=True)
 def fold(total, stamp):
     """Fold a block's stamp into that of the request, wrapping at 64 bits."""
     return total * 31 + stamp

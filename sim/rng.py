@@ -13,10 +13,13 @@ import hashlib
 import math
 from functools import lru_cache
 
+import llvmlite.ir as ir
 import numpy as np
 import numpy.typing as npt
+from numba import types
+from numba.extending import intrinsic
 
-from sim.jit import kernel
+from sim.jit import JIT, kernel
 
 u64 = np.uint64
 
@@ -51,7 +54,22 @@ def log_table() -> npt.NDArray[np.int64]:
     return np.array(knots, dtype=np.int64)
 
 
-@kernel
+@intrinsic
+def _leading_zeros(typing_context, word):
+    def generate(context, builder, signature, args):
+        return builder.ctlz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.uint64), generate
+
+
+def _plain_leading_zeros(word):
+    return 64 - int(word).bit_length()
+
+
+leading_zeros = _leading_zeros if JIT else _plain_leading_zeros  # of a word that is not zero
+
+
+@kernel(inline=True)
 def draw(key, index):
     """The `index`-th 64-bit draw of the stream `key` (int64 both), as uint64."""
     z = u64(key) + u64(index) * GOLDEN + GOLDEN
@@ -60,13 +78,13 @@ def draw(key, index):
     return z ^ (z >> S31)
 
 
-@kernel
+@kernel(inline=True)
 def below(key, index, bound):
     """A draw in 0..bound-1 (bound < 2**32), by multiplication of the upper 32 bits."""
     return np.int64(((draw(key, index) >> S32) * u64(bound)) >> S32)
 
 
-@kernel
+@kernel(inline=True)
 def exponential(st, table, key, index, mean):
     """An exponential draw with mean `mean` cycles, integer: -ln(u) * mean.
 
@@ -74,10 +92,8 @@ def exponential(st, table, key, index, mean):
     table of 1025 int64 that stands in `st` from `table` on.
     """
     bits = draw(key, index) | ONE
-    exponent = 0
-    while bits >> u64(63) == u64(0):
-        bits = bits << ONE
-        exponent += 1
+    exponent = leading_zeros(bits)
+    bits = bits << u64(exponent)
     position = (bits << ONE) >> u64(32)  # 32 bits behind the leading one
     knot = position >> u64(32 - LOG_BITS)
     rest = np.int64(position & u64((1 << (32 - LOG_BITS)) - 1))

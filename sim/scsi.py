@@ -84,7 +84,7 @@ SENSE_MISCOMPARE = 0x0E1D00  # MISCOMPARE_VERIFY
 CONFLICT = -1  # not a sense: the command ends with RESERVATION CONFLICT
 
 
-@kernel
+@kernel(inline=True)
 def load_be(mem, at, size):
     """A big-endian field of `size` bytes."""
     value = np.int64(0)
@@ -93,14 +93,14 @@ def load_be(mem, at, size):
     return value
 
 
-@kernel
+@kernel(inline=True)
 def store_be(mem, at, size, value):
     """Write a big-endian field of `size` bytes."""
     for i in range(size):
         mem[u64(at) + u64(i)] = (value >> (8 * (size - 1 - i))) & 0xFF
 
 
-@kernel
+@kernel(inline=True)
 def write_cdb(mem, at, write, lba, blocks):
     """READ or WRITE as Linux sd builds it: 10 bytes, 16 beyond 32-bit LBAs or 65535 blocks."""
     for i in range(4):
@@ -115,7 +115,7 @@ def write_cdb(mem, at, write, lba, blocks):
         store_be(mem, u64(at) + u64(7), 2, blocks)
 
 
-@kernel
+@kernel(inline=True)
 def write_request(mem, lines, core, at, target, lun, tag, write, lba, blocks):
     """virtio_scsi_init_hdr(): the 51-byte header; the LUN is always in the flat form."""
     touch_store(lines, core, at, REQ_SIZE)
@@ -130,37 +130,37 @@ def write_request(mem, lines, core, at, target, lun, tag, write, lba, blocks):
     write_cdb(mem, u64(at) + REQ_CDB, write, lba, blocks)
 
 
-@kernel
+@kernel(inline=True)
 def lun_of(mem, at):
     """vhost_buf_to_lun(): bytes 2-3 of the LUN field, 14 bits; method bits are not checked."""
     return ((np.int64(mem[u64(at) + u64(2)]) << 8) | np.int64(mem[u64(at) + u64(3)])) & 0x3FFF
 
 
-@kernel
+@kernel(inline=True)
 def tag_of(mem, at):
     """The request's tag (id)."""
     return load64(mem, u64(at) + REQ_TAG)
 
 
-@kernel
+@kernel(inline=True)
 def cdb_opcode(mem, at):
     """The opcode of the CDB in the request header at `at`."""
     return np.int64(mem[u64(at) + REQ_CDB])
 
 
-@kernel
+@kernel(inline=True)
 def is_write(opcode):
     """Does this opcode move data to the disk?"""
     return opcode in (WRITE_6, WRITE_10, WRITE_12, WRITE_16)
 
 
-@kernel
+@kernel(inline=True)
 def is_read(opcode):
     """Does this opcode move data from the disk?"""
     return opcode in (READ_6, READ_10, READ_12, READ_16)
 
 
-@kernel
+@kernel(inline=True)
 def cdb_lba(mem, at):
     """LBA of the READ or WRITE CDB in the request header at `at`."""
     cdb = u64(at) + REQ_CDB
@@ -172,7 +172,7 @@ def cdb_lba(mem, at):
     return load_be(mem, cdb + u64(2), 4)
 
 
-@kernel
+@kernel(inline=True)
 def cdb_blocks(mem, at):
     """Number of blocks of the READ or WRITE CDB; 0 in a 6-byte CDB means 256."""
     cdb = u64(at) + REQ_CDB
@@ -251,7 +251,7 @@ def write_response(mem, lines, core, at, response, status, resid, sense, info, d
             mem[u64(at) + RESP_SENSE + u64(i)] = sense_byte(i, sense, info, descriptor)
 
 
-@kernel
+@kernel(inline=True)
 def read_response(mem, lines, core, at):
     """What virtscsi_complete_cmd() looks at: (response << 8) | status."""
     touch_load(lines, core, at, 12)

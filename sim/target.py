@@ -79,7 +79,7 @@ def queue_work(st, w, command, now, price, hop):
         wake(st, st[w + W_SLOT], now + hop + price)
 
 
-@kernel
+@kernel(inline=True)
 def _take(st, w):
     """The kworker's oldest command, which it has worked on until now."""
     command = st[w + W_HEAD]
@@ -87,7 +87,7 @@ def _take(st, w):
     return u64(command)
 
 
-@kernel
+@kernel(inline=True)
 def _next(st, w, now, price):
     if st[w + W_HEAD] < 0:
         st[w + A_STATE] = SLEEP
@@ -165,13 +165,13 @@ def submit_step(mem, st, tr, w, now):
     return _next(st, w, now, st[K_LIO_SUBMIT])
 
 
-@kernel
+@kernel(inline=True)
 def take_completed(st, w):
     """target_complete_ok_work(): the command whose completion the kworker has just finished."""
     return _take(st, w)
 
 
-@kernel
+@kernel(inline=True)
 def complete_next(st, w, now):
     """When the completion kworker acts again."""
     return _next(st, w, now, st[K_LIO_COMPLETE])

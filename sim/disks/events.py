@@ -32,18 +32,18 @@ EVENT_BITS = 4
 ) = range(11)
 
 
-@kernel
+@kernel(inline=True)
 def _before(st, a, b):
     return st[a] < st[b] or (st[a] == st[b] and st[a + ONE] < st[b + ONE])
 
 
-@kernel
+@kernel(inline=True)
 def _swap(st, a, b):
     for i in range(HEAP_WORDS):
         st[a + u64(i)], st[b + u64(i)] = st[b + u64(i)], st[a + u64(i)]
 
 
-@kernel
+@kernel(inline=True)
 def _node(st, disk, index):
     return u64(st[disk + D_HEAP]) + u64(HEAP_WORDS) * u64(index)
 
@@ -66,19 +66,19 @@ def push(st, disk, time, event, argument):
         index = parent
 
 
-@kernel
+@kernel(inline=True)
 def due(st, disk):
     """When the first event is due; NEVER where none is."""
     return st[_node(st, disk, 0)] if st[disk + D_HEAP_COUNT] else NEVER
 
 
-@kernel
+@kernel(inline=True)
 def first_event(st, disk):
     """Which event is first."""
     return st[_node(st, disk, 0) + ONE] & ((1 << EVENT_BITS) - 1)
 
 
-@kernel
+@kernel(inline=True)
 def pop(st, disk):
     """Drop the first event; returns its argument."""
     argument = st[_node(st, disk, 0) + TWO]

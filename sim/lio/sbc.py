@@ -8,6 +8,7 @@ record.blank_stamp(): media[i] holds the word xor the blank stamp of its sector.
 import numpy as np
 
 from sim import record, scsi
+from sim.agents import H_WRITTEN
 from sim.jit import kernel
 from sim.layout import PAGE_SIZE
 from sim.lio import lun as unit
@@ -24,6 +25,7 @@ from sim.memory import load64, store64
 from sim.se_cmd import (
     OP_DISCARD,
     OP_FLUSH,
+    OP_READ,
     OP_WRITE,
     TO_DEVICE,
     X_BLOCKS,
@@ -45,13 +47,13 @@ u64 = np.uint64
 SECTOR = 512
 
 
-@kernel(once=True)
+@kernel(inline=True)
 def read_sector(media, first, sector):
     """The word of a sector of the LUN whose blocks begin at `first`."""
     return media[u64(first + sector)] ^ record.blank_stamp(sector)
 
 
-@kernel(once=True)
+@kernel(inline=True)
 def write_sector(media, first, sector, value):
     """Set the word of a sector."""
     media[u64(first + sector)] = value ^ record.blank_stamp(sector)
@@ -62,6 +64,7 @@ def _move(mem, st, media, x):
     """READ or WRITE: the words at the head of each 512 bytes of the data, to or from the medium."""
     first, lba = st[u64(st[x + X_LUN]) + L_MEDIA], st[x + X_LBA]
     write = st[x + X_OP] == OP_WRITE
+    written = st[H_WRITTEN]  # a medium that nobody wrote to need not be looked at
     segment = x + X_DATA
     at, left = st[segment], st[segment + ONE]
     for i in range(st[x + X_BLOCKS]):
@@ -73,7 +76,10 @@ def _move(mem, st, media, x):
             if write:
                 write_sector(media, first, lba + i, load64(mem, u64(at)))
             else:
-                store64(mem, u64(at), read_sector(media, first, lba + i))
+                word = record.blank_stamp(lba + i)
+                if written:
+                    word = read_sector(media, first, lba + i)
+                store64(mem, u64(at), word)
         elif write:
             write_sector(media, first, lba + i, get64(mem, st, x, SECTOR * i))
         else:
@@ -202,6 +208,8 @@ def _discard_listed(mem, st, media, x):
 def transfer(mem, st, media, x):
     """What a command does to the medium and to guest memory, at the moment the disk is done."""
     execute = st[x + X_EXECUTE]
+    if execute or st[x + X_OP] != OP_READ:
+        st[H_WRITTEN] = 1
     if execute == E_COMPARE:
         _compare(mem, st, media, x)
     elif execute == E_WRITE_SAME:
