@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from sim import features  # noqa: E402
+from sim.formats import cdb  # noqa: E402
 from sim.formats.disk_keys import GROUPS, TARGET_KEYS, WBT, kind_keys  # noqa: E402
 from sim.formats.key import Key  # noqa: E402
 from sim.formats.keys import KERNELS, fields_of  # noqa: E402
@@ -140,7 +141,31 @@ def default_of(item: Field[Any]) -> str:
     return str(value) if kind == "spread" else SHOW.get(kind, str)(value)
 
 
+def scsi_commands() -> str:
+    """The commands of the subset: opcode, fields of the CDB, where the data go."""
+    rows = []
+    for command in cdb.EVERY:
+        code = f"{command.opcode:02X}"
+        if command.action is not None:
+            code += f"/{command.action:02X}"
+        used = [field.name for field in command.fields if field.used and field.name != "sa"]
+        unused = [field.name for field in command.fields if not field.used]
+        data = "-" if command.data == "none" else f"{command.data}, {LENGTHS[command.length]}"
+        rows.append((code, command.name, " ".join(used) or "-", " ".join(unused) or "-", data))
+    return table(("opcode/SA", "command", "fields", "fields not reported", "data"), rows)
+
+
+LENGTHS = {
+    "blocks": "blocks",
+    "bytes": "bytes of the CDB",
+    "one block": "one block",
+    "two halves": "2 x blocks",
+    "8": "8 bytes",
+}
+
+
 TABLES = {
+    "scsi commands": scsi_commands,
     "feature bits": feature_bits,
     "feature offers": feature_offers,
     "target keys": target_keys,

@@ -16,7 +16,11 @@ from sim.errors import ConfigError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.command is not _scsi:
+        parser.error(f'unrecognized arguments: {" ".join(rest)}')
+    options.rest = rest
     try:
         code: int = options.command(options)
     except ConfigError as error:
@@ -83,6 +87,12 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument('folder', metavar='DIR')
     inspect.add_argument('--json', action='store_true', help='print one JSON object')
     inspect.set_defaults(command=_ring_inspect)
+    scsi = commands.add_parser(
+        'scsi',
+        add_help=False,  # sim.scsi_command has options of its own for everything behind the word
+        help='a SCSI command as bytes: request, response, what they mean',
+    )
+    scsi.set_defaults(command=_scsi)
     bench = commands.add_parser(
         'bench',
         help='how fast the simulator itself is (in a checkout)',
@@ -216,6 +226,16 @@ def _ring_inspect(options: argparse.Namespace) -> int:
     report = inspect(read_capture(options.folder))
     print(json.dumps(report) if options.json else as_text(report))
     return 1 if report['verdicts'] else 0
+
+
+def _scsi(options: argparse.Namespace) -> int:
+    # A handful of commands is over long before the kernels would be compiled.
+    os.environ.setdefault('NUMBA_DISABLE_JIT', '1')
+    from sim.scsi_command import main as serve
+
+    text, data = serve(options.rest)
+    print(text if data is None else json.dumps(data))
+    return 0
 
 
 def _bench(options: argparse.Namespace) -> int:

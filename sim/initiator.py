@@ -24,7 +24,7 @@ from sim import scsi, vhost_scsi, vring
 from sim.errors import ConfigError
 from sim.formats.sense import Sense, parse_sense
 from sim.layout import PAGE_SIZE, REQ_PI_SIZE, REQ_SIZE, RESP_SIZE
-from sim.lio import ports
+from sim.lio import ports, sbc
 from sim.lio.ports import TargetPlan
 from sim.lio.spec import LunSpec
 from sim.se_cmd import FROM_DEVICE, X_DATA, X_DIRECTION, X_LENGTH
@@ -195,6 +195,20 @@ class Initiator:
         if code == vhost_scsi.NO_REPLY:
             return None
         return bytes(int(size) - 1) + bytes([int(code)])
+
+    def held(self, spec: LunSpec, lba: int, blocks: int) -> bytes:
+        """What blocks of a LUN hold: the first eight bytes of each 512, and zeroes."""
+        if spec not in self.plan.luns or not 0 <= lba <= spec.blocks - blocks:
+            return bytes(blocks * spec.block_size)
+        first = self.plan.place_of(spec.target, spec.number)
+        scale = spec.block_size // sbc.SECTOR
+        words = (
+            int(sbc.read_sector(self.media, first, sector))
+            for sector in range(lba * scale, (lba + blocks) * scale)
+        )
+        return b''.join(
+            word.to_bytes(8, 'little', signed=True).ljust(sbc.SECTOR, b'\0') for word in words
+        )
 
     def _lay(self, out: Sequence[bytes], into: Sequence[int]) -> None:
         """Put the buffers into guest memory, each at a page of its own, and list them."""

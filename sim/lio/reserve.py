@@ -209,14 +209,16 @@ def reserve_or_release(st, x, reserve):
 
 @kernel(once=True)
 def _read_keys(mem, st, x, lun):
-    offset = 8
+    """The list's length is that of all keys, however few of them there is room for."""
+    offset, listed = np.int64(8), np.int64(0)
     nexus = _next_registered(st, lun, 0)
     while nexus >= 0:
         if offset + 8 <= st[x + X_LENGTH]:
             put(mem, st, x, offset, 8, st[nexus_base(st, lun, nexus) + N_KEY])
-        offset += 8
+            offset += 8
+        listed += 8
         nexus = _next_registered(st, lun, _order(st, lun, nexus))
-    put(mem, st, x, 4, 4, offset - 8)
+    put(mem, st, x, 4, 4, listed)
     set_length(st, x, offset)
 
 
