@@ -215,7 +215,7 @@ def compared(
     """The table: one row per disk, combination and load; seeds are averaged, differences paired."""
     import numpy as np
 
-    from sim.analysis.stats import batch_means
+    from sim.analysis.stats import mean_interval
 
     for disk, bits, load in itertools.product(disks, COMBINATIONS, loads):
         pairs = [
@@ -238,7 +238,7 @@ def compared(
             deltas = [run[name] - reference[name] for run, reference in pairs]
             if name == 'latency_us':
                 deltas = [float(paired(run, reference).mean()) / 1e3 for run, reference in pairs]
-            interval = batch_means(deltas, batches=len(deltas))
+            interval = mean_interval(deltas)
             mean = float(np.mean([reference[name] for _, reference in pairs]))
             row[name] = mean + interval.mean
             row[f'{name}_delta'] = interval.mean

@@ -146,7 +146,9 @@ def describe(config: Any) -> str:
     if target.kind != 'null':
         disk += f' {format_time(target.service)}, {target.lanes} lanes'
     queue = f'{config.device.num_queues} queue of {config.device.virtqueue_size}'
-    return f'{job.rw} {format_size(job.bs)}, {job.ioengine}; vhost-scsi, {queue}; disk: {disk}'
+    what = f'{job.rw} {format_size(job.bs)}, {job.ioengine}; vhost-scsi, {queue}; disk: {disk}'
+    beyond = config.agreed.hypothetical
+    return f'{what}; hypothetical: {", ".join(beyond)}' if beyond else what
 
 
 def show(outcome: dict[str, Any], folder: Path) -> None:

@@ -354,8 +354,6 @@ def effects(
                     linestyle='', label=label,
                 )  # fmt: skip
         grid[0, column].set_title(name, fontsize=10)
-        if table[table['effect'] == name]['series'].nunique() > 1:
-            grid[-1, column].legend(frameon=False, fontsize=8)
     for line, (metric, (label, unit)) in enumerate(metrics.items()):
         grid[line, 0].set_ylabel(f'{label}\n{unit}', fontsize=9)
         if metric in wide:
@@ -371,5 +369,10 @@ def effects(
     for axes in grid[-1]:
         axes.set_xticks(range(len(places)), [p.replace(', ', '\n') for p in places], fontsize=8)
         axes.set_xlabel(columns, fontsize=9)
+    handles, labels = max(
+        (axes.get_legend_handles_labels() for axes in grid[0]), key=lambda found: len(found[1])
+    )
+    if len(labels) > 1:
+        figure.legend(handles, labels, loc='outside lower right', ncols=2, frameon=False)
     figure.suptitle(title, fontsize=11)
     return figure
