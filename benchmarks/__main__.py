@@ -11,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-TOPICS = ('engine',)
+TOPICS = ('engine', 'ring')
 
 
 def main() -> int:

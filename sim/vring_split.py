@@ -571,8 +571,39 @@ def _collect(mem, lines, st, v, core, buffers, head):
 def fetch(mem, lines, st, v, core, buffers):
     """vhost_get_vq_desc(), virtqueue_split_pop(): the next published chain into the buffer list.
 
-    The available index is read only when the cached copy is used up.
+    The available index is read only when the cached copy is used up. vhost's way stands first: it
+    is the one taken most.
     """
+    if st[v + V_PERSONALITY] == QEMU or st[v + V_IN_ORDER]:
+        return _fetch_counted(mem, lines, st, v, core, buffers)
+    last = st[v + V_LAST_AVAIL]
+    if st[v + V_AVAIL_IDX] == last:
+        index = _read_avail_idx(mem, lines, st, v, core)
+        if index == last:
+            return EMPTY
+        if not _in_reach(st, v, index):
+            return refuse(st, v, BAD_AVAIL_INDEX)
+    # Barrier A: avail.idx was read before the entry and the descriptors.
+    head = _head_at(mem, lines, st, v, core, last)
+    clear_buffers(st, buffers)
+    verdict = _walk_chain(mem, lines, st, v, core, buffers, head)
+    if verdict:
+        return refuse(st, v, verdict)
+    st[v + V_LAST_AVAIL] = (last + 1) & 0xFFFF
+    return head
+
+
+@kernel(inline=True)
+def _head_at(mem, lines, st, v, core, index):
+    """The head in the available ring at `index`."""
+    at = u64(st[v + V_AVAIL]) + AVAIL_RING + TWO * u64(index & (st[v + V_NUM] - 1))
+    touch_load(lines, core, at, 2)
+    return load16(mem, at)
+
+
+@kernel(inline=True)
+def _fetch_counted(mem, lines, st, v, core, buffers):
+    """The same for a device that counts what it has in flight: QEMU, or anyone in order."""
     last = st[v + V_LAST_AVAIL]
     qemu = st[v + V_PERSONALITY] == QEMU
     if st[v + V_AVAIL_IDX] == last:
@@ -581,12 +612,10 @@ def fetch(mem, lines, st, v, core, buffers):
             return EMPTY
         if not qemu and not _in_reach(st, v, index):
             return refuse(st, v, BAD_AVAIL_INDEX)
-    # Barrier A: avail.idx was read before the entry and the descriptors.
-    if (qemu or st[v + V_IN_ORDER]) and in_flight(st, v) >= st[v + V_NUM]:
+    # Barrier A, as above.
+    if in_flight(st, v) >= st[v + V_NUM]:
         return refuse(st, v, TOO_MANY_IN_FLIGHT)
-    at = u64(st[v + V_AVAIL]) + AVAIL_RING + TWO * u64(last & (st[v + V_NUM] - 1))
-    touch_load(lines, core, at, 2)
-    head = load16(mem, at)
+    head = _head_at(mem, lines, st, v, core, last)
     clear_buffers(st, buffers)
     if qemu:
         _move_avail_event(mem, lines, st, v, core)
@@ -631,7 +660,7 @@ def _publish_used(mem, lines, st, v, core, count):
     new = (old + count) & 0xFFFF
     st[v + V_LAST_USED] = new
     since = (new - st[v + V_SIGNALLED_USED]) & 0xFFFF
-    if since < count or (st[v + V_PERSONALITY] == QEMU and since >= 0x8000):
+    if since < count or (since >= 0x8000 and st[v + V_PERSONALITY] == QEMU):
         st[v + V_SIGNALLED_USED_VALID] = 0
     at = u64(st[v + V_USED]) + USED_IDX
     touch_store(lines, core, at, 2)
