@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT))
 from sim import features  # noqa: E402
 from sim.formats import cdb  # noqa: E402
 from sim.formats.disk_keys import GROUPS, TARGET_KEYS, WBT, kind_keys  # noqa: E402
+from sim.formats.disks import disk_presets, load_disk  # noqa: E402
 from sim.formats.key import Key  # noqa: E402
 from sim.formats.keys import KERNELS, fields_of  # noqa: E402
 from sim.units import format_size, format_time  # noqa: E402
@@ -164,8 +165,38 @@ LENGTHS = {
 }
 
 
+def disk_fits() -> str:
+    """The largest error of each preset, by operation, metric and role of the points."""
+    rows = []
+    for name in disk_presets():
+        preset = load_disk(name)
+        fit = preset.get("fit", {})
+        for rw in ("randread", "randwrite"):
+            points = [point for point in fit.get("points", ()) if point["rw"] == rw]
+            if points or (rw == "randread" and not fit):
+                depths = ", ".join(str(point["iodepth"]) for point in points)
+                errors = [largest(points, *what) for what in FIT_COLUMNS]
+                fitted = len(fit.get("free", ()))
+                rows.append((f"`{name}`", preset["grade"], rw, depths, fitted, *errors))
+    head = ("preset", "grade", "operation", "depths", "fitted")
+    return table((*head, *(f"{metric}, {role}" for metric, role in FIT_COLUMNS)), rows)
+
+
+FIT_COLUMNS = (
+    ("iops", "calibrated"), ("iops", "predicted"), ("mean_us", "predicted"), ("p99_us", "predicted")
+)  # fmt: skip
+
+
+def largest(points: Iterable[dict[str, Any]], metric: str, role: str) -> str:
+    """The largest error of a metric in percent."""
+    key = f"error_{metric}_percent"
+    found = [abs(point[key]) for point in points if point["role"] == role and key in point]
+    return f"{max(found):.1f} %" if found else ""
+
+
 TABLES = {
     "scsi commands": scsi_commands,
+    "disk fits": disk_fits,
     "feature bits": feature_bits,
     "feature offers": feature_offers,
     "target keys": target_keys,

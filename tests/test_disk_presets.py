@@ -4,6 +4,7 @@ import importlib.util
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from sim.__main__ import main
@@ -103,3 +104,25 @@ def test_the_command_line_lists_them_with_their_errors(capsys):
     assert json.loads(capsys.readouterr().out).keys() == {*PRESETS}
     assert main(['disks', 'floppy']) == 2
     assert 'known: hdd-7200' in capsys.readouterr().err
+
+
+def test_the_experiment_draws_model_and_measurement(tmp_path, monkeypatch, capsys):
+    from experiments import command, disks
+
+    monkeypatch.setattr('sim.formats.disks.disk_presets', lambda: ['hdd-7200', 'sata-ssd-s4610'])
+    monkeypatch.setattr(disks, 'DEPTHS_QUICK', (1, 64))
+    monkeypatch.setattr(disks, 'REQUESTS_QUICK', 150)
+    monkeypatch.setattr(disks, 'REQUESTS_HDD_QUICK', 100)
+    monkeypatch.setattr(disks, 'CACHED', {'sata-ssd-s4610': 32})
+    arguments = ['--quick', '--out', str(tmp_path)]
+    options = command.parser('disks', disks.__doc__).parse_args(arguments)
+    assert command.main(options, disks.experiment, disks.show) == 0
+    printed = capsys.readouterr().out
+    assert 'sata-ssd-s4610' in printed
+    assert 'violation' not in printed
+    table = pd.read_csv(tmp_path / 'disks.csv')
+    assert set(table['where']) == {'measured', 'alone', 'path'}
+    sata = table[(table['disk'] == 'sata-ssd-s4610') & (table['where'] == 'alone')]
+    assert (sata['error_iops_percent'].abs() < 6).all()
+    for name in ('iops', 'latency', 'share', 'cache', 'tail'):
+        assert (tmp_path / f'{name}.png').stat().st_size > 10_000

@@ -177,7 +177,7 @@ def test_only_plot_imports_matplotlib():
         for path in MODULES
         if any(name.partition(".")[0] == "matplotlib" for name in imported(path))
     }
-    assert users <= {"sim.analysis.plot"}
+    assert users <= {"sim.analysis.plot", "sim.analysis.plot_disks"}
 
 
 def test_private_numba_flag_is_used_in_one_place():

@@ -126,8 +126,10 @@ class DiskPlan:
         """Flash: what only an SSD has."""
         target = self.target
         base, dies = self.take(fields.SSD_WORDS), self.take(fields.DIE_WORDS * target.dies)
-        for number in range(target.dies):
-            self.put(dies + fields.DIE_WORDS * number, {fields.Y_PAGE: -1})
+        for number in range(target.dies):  # collections come in turns, as after long writing
+            written = target.gc_every * number // target.dies
+            at = dies + fields.DIE_WORDS * number
+            self.put(at, {fields.Y_PAGE: -1, fields.Y_WRITTEN: written})
         self.put(base, {
             fields.I_STRIPE: target.stripe,
             fields.I_UNIT: target.program_unit,

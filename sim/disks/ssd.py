@@ -13,7 +13,8 @@ lets them pass until a write waits for room in the cache. What has begun is not 
 that finds its die programming, erasing or tidying up waits, and that is the tail.
 
 Sealed units go to the dies in turn (the log of a flash translation layer). After `gc_every` bytes a
-die collects: it moves what is still valid and erases, which takes it `gc_time`. Housekeeping that
+die collects: it moves what is still valid and erases, which takes it `gc_time`. At the beginning
+the dies stand at different points of that, as after a long time of writing. Housekeeping that
 does not depend on writes (scrubbing, wear levelling) takes a random die for `background_time` at
 exponential intervals.
 """

@@ -1,0 +1,305 @@
+"""What does each disk do to the data path, and how well does each model fit what was measured?
+
+Method: every shipped disk (presets/disks) under 4k random reads at depths 1 to 64, once alone - the
+medium in a closed loop, with the time of the host that the measurement was made on, as in
+scripts/fit_disks.py - and once from the guest, behind virtio-scsi, vhost and LIO. The published
+points are drawn in; those that were calibrated on are filled, those that the model predicts are
+open. The measurements were made on bare metal, so it is the disk alone that they are held against.
+
+Then, on chosen disks: what a write costs until the cache is full and after, and without a cache;
+what SYNCHRONIZE CACHE costs by the number of writes before it; and where the tail of reads comes
+from (collections, programming, housekeeping), by taking one after the other away.
+
+Expect: SATA SSD reads within 6 % at every depth; a flat line for a disk with a head that does not
+choose (fifo) and 72 to 131 IOPS where it does; the path is two thirds of the latency of an Optane
+and nothing of a disk's. About four minutes on two cores; --quick under two.
+
+Writes disks.csv, cache.csv, tail.csv and five figures: iops.png, latency.png, share.png, cache.png,
+tail.png.
+"""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments import command
+
+DEPTHS = (1, 2, 4, 8, 16, 32, 64)
+DEPTHS_QUICK = (1, 4, 16, 64)
+REQUESTS, REQUESTS_QUICK = 8000, 2500
+REQUESTS_HDD, REQUESTS_HDD_QUICK = 2500, 800
+SHARE_DEPTHS = (1, 64)
+
+TAIL_DISK = 'nvme-tlc-p4510'
+NO_COLLECTIONS = ['target.gc_every=0', 'target.gc_time=0']
+NO_HOUSEKEEPING = ['target.background_every=0', 'target.background_time=0']
+HALF = ['workload.rw=randrw']
+TAILS = {  # in pairs: with something and without it
+    'half of them writes': HALF,
+    'no collections': [*HALF, *NO_COLLECTIONS],
+    'nor any time to program': [*HALF, *NO_COLLECTIONS, 'target.program_time=1ns'],
+    'nor any housekeeping': [
+        *HALF, *NO_COLLECTIONS, *NO_HOUSEKEEPING, 'target.program_time=1ns'
+    ],
+    'reads alone': ['workload.rw=randread'],
+    'reads alone, no housekeeping': ['workload.rw=randread', *NO_HOUSEKEEPING],
+}  # fmt: skip
+CACHED = {'hdd-7200': 1, 'nvme-mlc-p3700': 32}  # depth at which their cache is filled
+FLUSH_EVERY = (1, 4, 16, 64, 256)
+
+
+def experiment(options: argparse.Namespace) -> dict[str, Any]:
+    """Run everything, write tables and figures; returns config, seed, rows and violations."""
+    import pandas as pd
+
+    from sim.config import load
+    from sim.formats.disks import disk_presets, load_disk
+    from sim.sweep import load_report, sweep
+
+    extra = command.sets_of(options)
+    presets = {name: load_disk(name) for name in disk_presets()}
+
+    def at(name: str, *sets: str) -> Any:
+        every = [*extra, f'target.disk={name}', *sets]
+        return load(toml=options.config, fio=options.fio, device=options.device, sets=every)
+
+    depths = DEPTHS_QUICK if options.quick else DEPTHS
+    points = [(name, depth) for name in presets for depth in depths]
+    configs = [at(name, *reads(depth, presets[name], options.quick)) for name, depth in points]
+    many = ['workload.iodepth=8', *requests(options.quick, 16)]
+    tails = [at(TAIL_DISK, *many, *sets) for sets in TAILS.values()]
+    base = at(TAIL_DISK)
+    if not options.json:
+        print(base.to_toml())
+    places = sweep(
+        [*configs, *tails], options.out, jobs=options.jobs, progress=command.progress
+    )
+    reports = [load_report(place) for place in places]
+    rows = [
+        *measured(presets),
+        *(row for name in presets for row in alone_rows(at(name), name, presets[name])),
+        *(path_row(*point, report) for point, report in zip(points, reports, strict=False)),
+    ]
+    folder = Path(options.out)
+    fills = {name: fill for disk in CACHED for name, fill in fills_of(at(disk).target, disk)}
+    flushes = flush_rows(at('hdd-7200').target, at('sata-ssd-s4610').target, options.quick)
+    tail = dict(zip(TAILS, places[len(configs) :], strict=True))
+    draw(folder, pd.DataFrame(rows), presets, fills, flushes, tail)
+    return {
+        'config': base.effective(),
+        'seed': base.run.seed,
+        'rows': [*rows, *flushes],
+        'violations': [broken for report in reports for broken in report['violations']],
+    }
+
+
+def reads(depth: int, preset: dict[str, Any], quick: bool) -> list[str]:
+    """4k random reads; fewer of them where each takes milliseconds."""
+    slow = preset['target']['kind'] == 'hdd'
+    return ['workload.rw=randread', f'workload.iodepth={depth}', *requests(quick, 1, slow)]
+
+
+def requests(quick: bool, times: int, slow: bool = False) -> list[str]:
+    """How many, unless it is said."""
+    some = (REQUESTS_HDD_QUICK if quick else REQUESTS_HDD) if slow else (
+        REQUESTS_QUICK if quick else REQUESTS
+    )
+    return [f'workload.number_ios={some * times}']
+
+
+# -------------------------------------------------------------------------------- depth curves ----
+
+
+def measured(presets: dict[str, Any]) -> list[dict[str, Any]]:
+    """What was published, reads only."""
+    return [
+        {'disk': name, 'where': 'measured', 'role': point['role'], 'iodepth': point['iodepth']}
+        | {key: point[key] for key in ('iops', 'mean_us', 'p99_us') if key in point}
+        for name, preset in presets.items()
+        for point in preset.get('fit', {}).get('points', ())
+        if point['rw'] == 'randread'
+    ]
+
+
+def alone_rows(config: Any, name: str, preset: dict[str, Any]) -> list[dict[str, Any]]:
+    """The disk alone at every depth, with the error against what was published there."""
+    import numpy as np
+
+    from sim.disks.alone import alone
+    from sim.units import parse_time_ns
+
+    fit = preset.get('fit', {})
+    host = parse_time_ns(fit.get('host_time_read', '0'))
+    submission = parse_time_ns(fit.get('submission_read', '0')) / 1e3
+    published = {p['iodepth']: p for p in measured({name: preset})}
+    rows = []
+    for depth in DEPTHS:
+        count = fit.get('requests', 20_000)
+        run = alone(config.target, depth=depth, requests=count, host_ns=host)
+        latency = run.latency_us[count // 8 :]
+        row = {'disk': name, 'where': 'alone', 'iodepth': depth, 'iops': run.iops}
+        row |= {
+            'mean_us': float(latency.mean()) + submission,
+            'p99_us': float(np.quantile(latency, 0.99)),
+        }
+        for key in ('iops', 'mean_us', 'p99_us'):
+            if key in (point := published.get(depth, {})):
+                row[f'error_{key}_percent'] = 100 * (row[key] / point[key] - 1)
+        rows.append(row)
+    return rows
+
+
+def path_row(name: str, depth: int, report: dict[str, Any]) -> dict[str, Any]:
+    """The disk from the guest: fio's numbers, and what of the latency is not the disk's."""
+    stages, latency = report['stages_ns'], report['latency_ns']
+    p99 = report['fio_lat_ns']['p99']  # none where too few requests were measured for one
+    return {
+        'disk': name,
+        'where': 'path',
+        'iodepth': depth,
+        'iops': report['iops'],
+        'mean_us': report['fio_lat_ns']['mean'] / 1e3,
+        'p99_us': None if p99 is None else p99 / 1e3,
+        'disk_us': stages['done'] / 1e3,
+        'path_us': (latency['mean'] - stages['done']) / 1e3,
+        'id': report['id'],
+        'digest': report['digest'],
+    }
+
+
+# -------------------------------------------------------------------------------- write caches ----
+
+
+def fills_of(target: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Latency of writes (median of a window) against MiB written, with its cache and without."""
+    import numpy as np
+
+    from sim.disks.alone import alone
+
+    whole = 3 * target.write_cache // 4096
+    for label, cache in ((name, target.write_cache), (f'{name}, no cache', 0)):
+        count = whole if cache or target.kind != 'hdd' else 1500
+        disk = dataclasses.replace(target, write_cache=cache)
+        run = alone(disk, depth=CACHED[name], requests=count, rw='randwrite')
+        window = whole // 64
+        cut = len(run.done) // window * window
+        median = np.median(run.latency_us[:cut].reshape(-1, window), axis=1)
+        yield label, (np.arange(window, cut + 1, window) * 4096 / (1 << 20), median)
+
+
+def flush_rows(hdd: Any, ssd: Any, quick: bool) -> list[dict[str, Any]]:
+    """How long a flush takes after so many writes."""
+    from sim.disks.alone import alone
+    from sim.se_cmd import OP_FLUSH
+
+    disks = {
+        'hdd-7200': hdd,
+        'sata-ssd-s4610, were its cache volatile': dataclasses.replace(
+            ssd, power_loss_protection=False
+        ),
+        'sata-ssd-s4610, as it is': ssd,
+    }
+    rows = []
+    for label, disk in disks.items():
+        for every in FLUSH_EVERY:
+            count = (every + 1) * (8 if quick else 40)
+            run = alone(disk, depth=1, requests=count, rw='randwrite', flush_every=every)
+            flush = run.latency_us[run.ops == OP_FLUSH]
+            rows.append({'label': label, 'writes': every, 'flush_us': float(flush.mean())})
+    return rows
+
+
+# ------------------------------------------------------------------------------------- figures ----
+
+
+def draw(
+    folder: Path, table: Any, presets: Any, fills: Any, flushes: Sequence[Any], tail: Any
+) -> None:
+    """Tables and figures."""
+    import pandas as pd
+
+    from sim.analysis import plot, plot_disks
+
+    table.to_csv(folder / 'disks.csv', index=False)
+    pd.DataFrame(flushes).to_csv(folder / 'cache.csv', index=False)
+    ordered = by_speed(table)
+    titles = {name: f'{name} (grade {presets[name]["grade"]})' for name in ordered}
+    for metric in ('iops', 'latency'):
+        plot.save(plot_disks.depth_curves(table, metric, titles), folder / f'{metric}.png')
+    path = table[(table['where'] == 'path') & table['iodepth'].isin(SHARE_DEPTHS)]
+    share = pd.concat([path[path['disk'] == name] for name in ordered])
+    share['label'] = share['disk'] + share['iodepth'].map(', {} in flight'.format)
+    title = "The path's share of the latency, 4k random reads"
+    plot.save(plot_disks.path_share(share, title), folder / 'share.png')
+    plot.save(plot_disks.write_cache(fills, pd.DataFrame(flushes)), folder / 'cache.png')
+    samples = {label: read_latencies(place) for label, place in tail.items()}
+    title = f'{TAIL_DISK}: 4k random reads, 8 in flight, and what makes their tail'
+    plot.save(plot.latency_tails(samples, title), folder / 'tail.png')
+    rows = [
+        {'label': label, 'requests': int(counts.sum())} | tail_of(values, counts)
+        for label, (values, counts) in samples.items()
+    ]
+    pd.DataFrame(rows).to_csv(folder / 'tail.csv', index=False)
+
+
+def by_speed(table: Any) -> list[str]:
+    """The disks, the quickest at depth 1 first."""
+    alone = table[(table['where'] == 'alone') & (table['iodepth'] == 1)]
+    return list(alone.sort_values('mean_us')['disk'])
+
+
+def read_latencies(place: Path) -> Any:
+    """(latencies in µs, how many of each), of the reads of a run, ascending."""
+    import numpy as np
+
+    from sim.sweep import load_requests
+
+    found = load_requests(place)
+    reads = found[found['op'] == 'read']['latency_ns'].dropna().to_numpy(dtype=np.int64)
+    values, counts = np.unique(reads, return_counts=True)
+    return values / 1e3, counts
+
+
+def tail_of(values: Any, counts: Any) -> dict[str, float]:
+    """Percentiles of a distribution in µs."""
+    import numpy as np
+
+    below = np.cumsum(counts) / counts.sum()
+    shares = {'p50_us': 0.5, 'p99_us': 0.99, 'p999_us': 0.999}
+    found = {name: float(values[np.searchsorted(below, share)]) for name, share in shares.items()}
+    return found | {'max_us': float(values[-1])}
+
+
+def show(outcome: dict[str, Any], folder: Path) -> None:
+    """The tables for people, and where to look."""
+    import pandas as pd
+
+    table = pd.DataFrame(outcome['rows'])
+    alone = table[(table['where'] == 'alone') & table['error_iops_percent'].notna()]
+    print('reads, the disk alone against what was measured (error in %):')
+    columns = ['iops', 'error_iops_percent', 'error_mean_us_percent', 'error_p99_us_percent']
+    print(alone[['disk', 'iodepth', *columns]].round(1).to_string(index=False, na_rep='-'))
+    print('\nreads, from the guest:')
+    path = table[table['where'] == 'path'].copy()
+    path['path_share_percent'] = 100 * path['path_us'] / (path['path_us'] + path['disk_us'])
+    columns = ['iops', 'mean_us', 'p99_us', 'path_us', 'path_share_percent']
+    print(path[['disk', 'iodepth', *columns]].round(1).to_string(index=False))
+    print('\na flush after so many writes (µs):')
+    flushes = table[table['label'].notna()]
+    print(flushes.pivot(index='label', columns='writes', values='flush_us').round(0).to_string())
+    print('\nthe tail of reads:')
+    print(pd.read_csv(folder / 'tail.csv').round(0).to_string(index=False))
+    for broken in outcome['violations']:
+        print(f'violation: {broken}')
+    print(f'\ntables   {folder}/disks.csv, cache.csv, tail.csv')
+    for name in ('iops', 'latency', 'share', 'cache', 'tail'):
+        print(f'figure   {folder / name}.png')
+    print(f'runs     {folder}/<id>/ (requests.parquet, summary.csv, report.json, config.toml)')
+
+
+if __name__ == '__main__':
+    arguments = command.parser('disks', __doc__).parse_args()
+    sys.exit(command.main(arguments, experiment, show))
