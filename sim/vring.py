@@ -10,10 +10,11 @@ on it wants to be notified: the driver writes used_event, the device writes avai
 each its event suppression structure).
 
 Which ring it is, is a word of the state: the dozen operations below have the same names and the
-same arguments for both, and go to sim.vring_split or sim.vring_packed. Where a split ring has
-descriptor table, available ring and used ring, a packed ring has descriptor ring, driver event
-structure and device event structure. The driver is Linux's, the device is the kernel's vhost or
-QEMU's (`personality`). This module knows nothing of time and nothing of SCSI.
+same arguments for both, and go to sim.vring_split_driver, sim.vring_packed_device and their
+siblings. Where a split ring has descriptor table, available ring and used ring, a packed ring has
+descriptor ring, driver event structure and device event structure. The driver is Linux's, the
+device is the kernel's vhost or QEMU's (`personality`). This module knows nothing of time and
+nothing of SCSI.
 
 Barriers are lettered as they pair; between the two halves of C and of D a ring can lose a wake-up,
 so those halves are separate functions and the agents make them separate steps:
@@ -38,8 +39,10 @@ Nothing here trusts memory that the other side can write: sim.vring_verdicts say
 
 # ruff: noqa: F405
 
-from sim import vring_packed as packed
-from sim import vring_split as split
+from sim import vring_packed_device as packed_device
+from sim import vring_packed_driver as packed_driver
+from sim import vring_split_device as split_device
+from sim import vring_split_driver as split_driver
 from sim.jit import kernel
 from sim.layout import F_EVENT_IDX, F_IN_ORDER, F_INDIRECT_DESC, F_RING_PACKED
 from sim.vring_common import *  # noqa: F403  (its words are this module's as well)
@@ -105,9 +108,9 @@ def driver_init(st, d, num, desc, avail, used, features):
 def init_without_callback(mem, st, d):
     """After driver_init: a queue that is polled (virtscsi_poll_queues) asks for no interrupts."""
     if st[d + D_PACKED]:
-        packed.init_without_callback(mem, st, d)
+        packed_driver.init_without_callback(mem, st, d)
     else:
-        split.init_without_callback(mem, st, d)
+        split_driver.init_without_callback(mem, st, d)
 
 
 @kernel
@@ -117,9 +120,9 @@ def driver_reset(mem, st, d):
     Buffers that are still out are forgotten: take them back with detach_unused_buf first.
     """
     if st[d + D_PACKED]:
-        packed.clear_ring(mem, st, d)
+        packed_driver.clear_ring(mem, st, d)
     else:
-        split.clear_ring(mem, st, d)
+        split_driver.clear_ring(mem, st, d)
     driver_init(
         st,
         d,
@@ -142,8 +145,8 @@ def add(mem, lines, st, d, core, buffers, token, table):
     were added without a look at the kick; no ring is large enough for that here.
     """
     if st[d + D_PACKED]:
-        return packed.add(mem, lines, st, d, core, buffers, token, table)
-    return split.add(mem, lines, st, d, core, buffers, token, table)
+        return packed_driver.add(mem, lines, st, d, core, buffers, token, table)
+    return split_driver.add(mem, lines, st, d, core, buffers, token, table)
 
 
 @kernel(inline=True)
@@ -152,24 +155,24 @@ def kick_prepare(mem, lines, st, d, core):
     if st[d + D_BROKEN]:
         return False  # virtqueue_notify() does nothing on a broken ring
     if st[d + D_PACKED]:
-        return packed.kick_prepare(mem, lines, st, d, core)
-    return split.kick_prepare(mem, lines, st, d, core)
+        return packed_driver.kick_prepare(mem, lines, st, d, core)
+    return split_driver.kick_prepare(mem, lines, st, d, core)
 
 
 @kernel(inline=True)
 def notification_data(st, d, vq):
     """What a kick carries with VIRTIO_F_NOTIFICATION_DATA: next << 16 | vq, 32 bits."""
     if st[d + D_PACKED]:
-        return packed.notification_data(st, d, vq)
-    return split.notification_data(st, d, vq)
+        return packed_driver.notification_data(st, d, vq)
+    return split_driver.notification_data(st, d, vq)
 
 
 @kernel(inline=True)
 def more_used(mem, lines, st, d, core):
     """more_used(): has the device given something back that get_buf has not returned?"""
     if st[d + D_PACKED]:
-        return packed.more_used(mem, lines, st, d, core)
-    return split.more_used(mem, lines, st, d, core)
+        return packed_driver.more_used(mem, lines, st, d, core)
+    return split_driver.more_used(mem, lines, st, d, core)
 
 
 @kernel(inline=True)
@@ -181,8 +184,8 @@ def get_buf(mem, lines, st, d, core):
     gives nothing any more.
     """
     if st[d + D_PACKED]:
-        return packed.get_buf(mem, lines, st, d, core)
-    return split.get_buf(mem, lines, st, d, core)
+        return packed_driver.get_buf(mem, lines, st, d, core)
+    return split_driver.get_buf(mem, lines, st, d, core)
 
 
 @kernel(inline=True)
@@ -199,18 +202,18 @@ def vring_interrupt(mem, lines, st, d, core):
 def disable_cb(mem, lines, st, d, core):
     """virtqueue_disable_cb(): no interrupts, please; a hint, not a promise."""
     if st[d + D_PACKED]:
-        packed.disable_cb(mem, lines, st, d, core)
+        packed_driver.disable_cb(mem, lines, st, d, core)
     else:
-        split.disable_cb(mem, lines, st, d, core)
+        split_driver.disable_cb(mem, lines, st, d, core)
 
 
 @kernel(inline=True)
 def enable_cb_prepare(mem, lines, st, d, core):
     """virtqueue_enable_cb_prepare(): ask for the next interrupt; more_used() must follow (D)."""
     if st[d + D_PACKED]:
-        packed.enable_cb_prepare(mem, lines, st, d, core)
+        packed_driver.enable_cb_prepare(mem, lines, st, d, core)
     else:
-        split.enable_cb_prepare(mem, lines, st, d, core)
+        split_driver.enable_cb_prepare(mem, lines, st, d, core)
 
 
 @kernel(inline=True)
@@ -227,16 +230,16 @@ def enable_cb_delayed_prepare(mem, lines, st, d, core):
     Returns what the second half must be given.
     """
     if st[d + D_PACKED]:
-        return packed.enable_cb_delayed_prepare(mem, lines, st, d, core)
-    return split.enable_cb_delayed_prepare(mem, lines, st, d, core)
+        return packed_driver.enable_cb_delayed_prepare(mem, lines, st, d, core)
+    return split_driver.enable_cb_delayed_prepare(mem, lines, st, d, core)
 
 
 @kernel(inline=True)
 def enable_cb_delayed_check(mem, lines, st, d, core, wanted):
     """virtqueue_enable_cb_delayed(), second half (D): False when there is enough already."""
     if st[d + D_PACKED]:
-        return packed.enable_cb_delayed_check(mem, lines, st, d, core, wanted)
-    return split.enable_cb_delayed_check(mem, lines, st, d, core, wanted)
+        return packed_driver.enable_cb_delayed_check(mem, lines, st, d, core, wanted)
+    return split_driver.enable_cb_delayed_check(mem, lines, st, d, core, wanted)
 
 
 @kernel(inline=True)
@@ -253,8 +256,8 @@ def detach_unused_buf(mem, st, d):
     Returns its token, or EMPTY when no chain is out any more.
     """
     if st[d + D_PACKED]:
-        return packed.detach_unused_buf(mem, st, d)
-    return split.detach_unused_buf(mem, st, d)
+        return packed_driver.detach_unused_buf(mem, st, d)
+    return split_driver.detach_unused_buf(mem, st, d)
 
 
 # ------------------------------------------------------------------------------------- device ----
@@ -302,17 +305,17 @@ def device_init(
 def _attach(mem, st, v, num, desc, avail, used, base):
     """Look at the areas before anything is read or written there; a verdict."""
     if st[v + V_PACKED]:
-        verdict = packed.check_areas(mem, num, desc, avail, used)
+        verdict = packed_device.check_areas(mem, num, desc, avail, used)
     else:
-        verdict = split.check_areas(mem, num, desc, avail, used, st[v + V_EVENT_IDX])
+        verdict = split_device.check_areas(mem, num, desc, avail, used, st[v + V_EVENT_IDX])
     if verdict:
         return verdict
     for at in range(v + V_TABLE, v + V_TABLE + TABLE_WORDS * u64(num)):
         st[u64(at)] = 0
     if st[v + V_PACKED]:
-        verdict = packed.device_init(mem, st, v, base)
+        verdict = packed_device.device_init(mem, st, v, base)
     else:
-        verdict = split.device_init(mem, st, v, base)
+        verdict = split_device.device_init(mem, st, v, base)
     if not verdict and st[v + V_IN_ORDER] and in_flight(st, v):
         return BAD_BASE  # in which order would it have to give back what it does not know?
     return verdict
@@ -329,8 +332,8 @@ def fetch(mem, lines, st, v, core, buffers):
     if st[v + V_BROKEN]:
         return EMPTY
     if st[v + V_PACKED]:
-        return packed.fetch(mem, lines, st, v, core, buffers)
-    return split.fetch(mem, lines, st, v, core, buffers)
+        return packed_device.fetch(mem, lines, st, v, core, buffers)
+    return split_device.fetch(mem, lines, st, v, core, buffers)
 
 
 @kernel(inline=True)
@@ -344,8 +347,8 @@ def add_used(mem, lines, st, v, core, head, length):
     if st[v + V_BROKEN]:
         return 0
     if st[v + V_PACKED]:
-        return packed.add_used(mem, lines, st, v, core, head, length)
-    return split.add_used(mem, lines, st, v, core, head, length)
+        return packed_device.add_used(mem, lines, st, v, core, head, length)
+    return split_device.add_used(mem, lines, st, v, core, head, length)
 
 
 @kernel(inline=True)
@@ -357,8 +360,8 @@ def signal_needed(mem, lines, st, v, core):
     if st[v + V_BROKEN]:
         return False
     if st[v + V_PACKED]:
-        return packed.signal_needed(mem, lines, st, v, core)
-    return split.signal_needed(mem, lines, st, v, core)
+        return packed_device.signal_needed(mem, lines, st, v, core)
+    return split_device.signal_needed(mem, lines, st, v, core)
 
 
 @kernel(inline=True)
@@ -367,9 +370,9 @@ def disable_notify(mem, lines, st, v, core):
     if st[v + V_BROKEN]:
         return
     if st[v + V_PACKED]:
-        packed.disable_notify(mem, lines, st, v, core)
+        packed_device.disable_notify(mem, lines, st, v, core)
     else:
-        split.disable_notify(mem, lines, st, v, core)
+        split_device.disable_notify(mem, lines, st, v, core)
 
 
 @kernel(inline=True)
@@ -381,8 +384,8 @@ def enable_notify(mem, lines, st, v, core):
     if st[v + V_BROKEN]:
         return False
     if st[v + V_PACKED]:
-        return packed.enable_notify(mem, lines, st, v, core)
-    return split.enable_notify(mem, lines, st, v, core)
+        return packed_device.enable_notify(mem, lines, st, v, core)
+    return split_device.enable_notify(mem, lines, st, v, core)
 
 
 @kernel(inline=True)
@@ -391,8 +394,8 @@ def more_avail(mem, lines, st, v, core):
     if st[v + V_BROKEN]:
         return False
     if st[v + V_PACKED]:
-        return packed.more_avail(mem, lines, st, v, core)
-    return split.more_avail(mem, lines, st, v, core)
+        return packed_device.more_avail(mem, lines, st, v, core)
+    return split_device.more_avail(mem, lines, st, v, core)
 
 
 @kernel(inline=True)
@@ -407,5 +410,5 @@ def backlog(st, v):
 def in_flight(st, v):
     """Chains (packed: descriptors) that the device took and has not given back."""
     if st[v + V_PACKED]:
-        return packed.in_flight(st, v)
-    return split.in_flight(st, v)
+        return packed_device.in_flight(st, v)
+    return split_device.in_flight(st, v)

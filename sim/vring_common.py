@@ -14,11 +14,13 @@ from sim.layout import (
     EFAULT,
     EINVAL,
     ENOBUFS,
+    EVENT_FLAGS,
     F_VERSION_1,
     F_WRITE,
     IOV_MAX,
     STATUS_NEEDS_RESET,
 )
+from sim.memory import store16, touch_store
 
 u64 = np.uint64
 ONE, TWO = u64(1), u64(2)
@@ -174,6 +176,20 @@ def entry(v, index):
 def need_event(event, new, old):
     """vring_need_event(): was the entry at index `event` published in the window old..new-1?"""
     return ((new - event - 1) & 0xFFFF) < ((new - old) & 0xFFFF)
+
+
+@kernel(inline=True)
+def write_off_wrap(mem, lines, core, at, value):
+    """Packed: say in the event structure at `at` from which descriptor on to notify."""
+    touch_store(lines, core, at, 2)
+    store16(mem, at, value)
+
+
+@kernel(inline=True)
+def write_event_flags(mem, lines, core, at, flags):
+    """Packed: say in the event structure at `at` whether to notify."""
+    touch_store(lines, core, at + EVENT_FLAGS, 2)
+    store16(mem, at + EVENT_FLAGS, flags)
 
 
 @kernel(inline=True)

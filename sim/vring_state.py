@@ -23,7 +23,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from sim import vring, vring_split
+from sim import vring, vring_split_device
 from sim.layout import F_IN_ORDER, F_RING_PACKED, RING_SIZE_MAX
 
 u64 = np.uint64
@@ -166,7 +166,7 @@ class SplitState(Where):
         Errors: ValueError when more is in use than the ring has, or memory has no such ring. An
         available index that ran away makes the device broken, and loading goes on.
         """
-        verdict = vring_split.check_areas(mem, self.num, self.desc, self.avail, self.used, 1)
+        verdict = vring_split_device.check_areas(mem, self.num, self.desc, self.avail, self.used, 1)
         _require(not verdict, f'this memory has no such ring: {vring.VERDICTS[verdict]}')
         in_use = self.in_use(mem)
         _require(

@@ -15,7 +15,14 @@ from collections import Counter
 
 import numpy as np
 
-from sim import layout, vring, vring_packed, vring_split
+from sim import (
+    layout,
+    vring,
+    vring_packed_device,
+    vring_packed_driver,
+    vring_split_device,
+    vring_split_driver,
+)
 from sim.jit import JIT
 from sim.memory import new_lines
 
@@ -234,10 +241,12 @@ def tell_lies(choose):
 
         return answer
 
-    for module in (vring_split, vring_packed):
+    sides = vring_split_driver, vring_split_device, vring_packed_driver, vring_packed_device
+    for module in sides:
         for bits in (16, 32, 64):
             name = f'load{bits}'
-            setattr(module, name, lying(getattr(module, name), bits))
+            if hasattr(module, name):
+                setattr(module, name, lying(getattr(module, name), bits))
 
 
 def run(count, seed, with_lines, lies=False):

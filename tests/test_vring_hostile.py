@@ -15,7 +15,13 @@ import numpy as np
 import pytest
 
 from scripts import hostile_table
-from sim import testing, vring, vring_packed, vring_split, vring_verdicts
+from sim import (
+    testing,
+    vring,
+    vring_packed_device,
+    vring_split_device,
+    vring_verdicts,
+)
 from tests import fuzz_rings
 from tests import hostile_cases as cases
 
@@ -46,8 +52,8 @@ def test_a_ring_that_cannot_be_stays_silent(case, personality):
 def test_sizes_of_rings_that_can_be():
     mem = np.zeros(1 << 20, dtype=np.uint8)
     sizes = [-1, 0, 1, 2, 3, 8, 9, 32768, 32769, 65536, 1 << 40]
-    split = [vring_split.check_areas(mem, num, 0, 1 << 19, 3 << 18, 1) for num in sizes]
-    packed = [vring_packed.check_areas(mem, num, 0, 1 << 19, 3 << 18) for num in sizes]
+    split = [vring_split_device.check_areas(mem, num, 0, 1 << 19, 3 << 18, 1) for num in sizes]
+    packed = [vring_packed_device.check_areas(mem, num, 0, 1 << 19, 3 << 18) for num in sizes]
     bad = vring.VERDICTS.index('BAD_RING_SIZE')
     assert [num for num, verdict in zip(sizes, split, strict=True) if verdict != bad] == [
         1, 2, 8, 32768
