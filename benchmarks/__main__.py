@@ -11,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-TOPICS = ('engine', 'ring')
+TOPICS = ('ring', 'engine', 'sweep')
 
 
 def main() -> int:
