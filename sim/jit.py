@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numba
-from numba.core.codegen import CPUCodeLibrary
 
 CONSTANTS = ('layout.py', 'fields.py', 'se_cmd.py')  # no kernels, but numbers that go into them
 
@@ -69,23 +68,6 @@ CACHE_DIR = _point_numba_at_its_cache()
 JIT = not numba.config.DISABLE_JIT
 
 
-# Which kernels are being compiled: a kernel that another calls is compiled on the way.
-_COMPILING: list[Any] = []
-_optimise = CPUCodeLibrary._optimize_final_module
-
-
-def _optimise_outermost(library: Any) -> None:
-    """numba optimises a function with all that it calls, once for each level of calls above it.
-
-    Once is enough: with the outermost, which is the one that runs.
-    """
-    if len(_COMPILING) <= 1:
-        _optimise(library)
-
-
-CPUCodeLibrary._optimize_final_module = _optimise_outermost
-
-
 def kernel(
     function: Callable[..., Any] | None = None, *, inline: bool = False, once: bool = False
 ) -> Any:
@@ -99,17 +81,8 @@ def kernel(
         return partial(kernel, inline=inline, once=once)
     compiled = numba.njit(cache=True, forceinline=inline, _nrt=False)(function)
     if JIT:
-        resolve, compile_for = compiled.get_call_template, compiled.compile
-
-        def without_literals(args: Any, kws: Any) -> Any:
-            return resolve(tuple(map(numba.types.unliteral, args)), kws)
-
-        def counted(signature: Any) -> Any:
-            _COMPILING.append(compiled)
-            try:
-                return compile_for(signature)
-            finally:
-                _COMPILING.pop()
-
-        compiled.get_call_template, compiled.compile = without_literals, counted
+        resolve = compiled.get_call_template
+        compiled.get_call_template = lambda args, kws: resolve(
+            tuple(map(numba.types.unliteral, args)), kws
+        )
     return compiled
