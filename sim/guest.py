@@ -119,7 +119,7 @@ VCPU_WORDS = A_FIELDS + 32
     G_INDEX,
     G_NUM,
     G_LOCK_UNTIL,  # vq_lock: nobody else adds or drains before
-    G_VECTOR_PENDING,
+    G_VECTOR_PENDING,  # what waits for the vCPU, see below
     G_VCPU,  # base of the vCPU that its vector points at
     G_VCPU_SLOT,
     G_TAG_FREE,  # free tags, a stack: sbitmap hands out the most recently freed first
@@ -146,13 +146,22 @@ VCPU_WORDS = A_FIELDS + 32
 ) = map(u64, range(28))
 GUEST_QUEUE_WORDS = 28
 
+# What a queue has for its vCPU: its vector, or requests that may be tried again.
+NOTHING, VECTOR, RUN_QUEUE = range(3)
+
 # A tag.
 T_ROW, T_VCPU, T_UNIT, T_WRITE, T_LBA, T_SERIAL, T_NEXT, T_BLOCKS, T_SEGMENTS = map(u64, range(9))
 TAG_WORDS = u64(9)
 
 # The SCSI device as the guest has it.
-L_BUSY, L_DEPTH = map(u64, range(2))
-LUN_WORDS = 2
+(
+    L_BUSY,
+    L_DEPTH,
+    L_STARVED,  # requests wait somewhere because the LUN had no budget
+    L_QUEUE_COUNT,
+    L_QUEUE_LIST,  # the queues that lead to it
+) = map(u64, range(5))
+LUN_WORDS = 5
 
 RESP_OFFSET = 59  # struct virtio_scsi_cmd: the response follows the larger, PI form of the request
 AIO_PLUG_THRESHOLD = 2  # fs/aio.c, io_uring.c: a submission of more than two plugs
@@ -364,6 +373,7 @@ def _add(mem, lines, st, tr, v, now):
             _requeue(st, v, q, tag, False)
             return _after_add(st, tr, v, now, 0, st[v + V_BATCH_COUNT] > 0)
     if st[lun + L_BUSY] >= st[lun + L_DEPTH]:
+        st[lun + L_STARVED] = 1
         _requeue(st, v, q, tag, st[v + V_DISPATCHING])
         return _after_add(st, tr, v, now, 0, st[v + V_BATCH_COUNT] > 0)
     _describe(mem, lines, st, core, q, tag)
@@ -474,7 +484,10 @@ def _finish(mem, st, tr, q, tag, now):
         for i in range(st[t + T_BLOCKS]):
             total = record.fold(total, load64(mem, _stamp_of(st, q, tag, i)))
         tr[row + record.R_STAMP] = total
-    st[u64(st[q + G_LUN]) + L_BUSY] -= 1
+    lun = u64(st[q + G_LUN])
+    st[lun + L_BUSY] -= 1
+    if st[lun + L_STARVED]:
+        _run_starved(st, lun, q, now)
     st[u64(st[q + G_TAG_LIST]) + u64(st[q + G_TAG_FREE])] = tag
     st[q + G_TAG_FREE] += 1
     owner = u64(st[t + T_VCPU])
@@ -482,6 +495,20 @@ def _finish(mem, st, tr, q, tag, now):
         _wake_thread(st, owner, WAIT_EVENTS, REAP, now)
     if st[q + G_WAITERS]:
         _wake_waiter(st, q, now)
+
+
+@kernel
+def _run_starved(st, lun, mine, now):
+    """scsi_run_queue_async(): every queue whose requests wait for the LUN's budget is run.
+
+    The handler that frees the budget runs its own queue by itself; the others run on their vCPUs.
+    """
+    st[lun + L_STARVED] = 0
+    for i in range(st[lun + L_QUEUE_COUNT]):
+        q = u64(st[u64(st[lun + L_QUEUE_LIST]) + u64(i)])
+        if q != mine and st[q + G_DISPATCH_HEAD] >= 0 and st[q + G_VECTOR_PENDING] == NOTHING:
+            st[q + G_VECTOR_PENDING] = RUN_QUEUE
+            _pend(st, q, now, st[K_IRQ_INJECT])
 
 
 @kernel
@@ -566,7 +593,10 @@ def _dispatch_next(st, tr, v, now, delay):
     q = u64(st[v + V_HANDLER_QUEUE])
     lun = u64(st[q + G_LUN])
     tag = st[q + G_DISPATCH_HEAD]
-    if tag >= 0 and st[lun + L_BUSY] < st[lun + L_DEPTH] and st[v + V_DISPATCHING] == 1:
+    budget = st[lun + L_BUSY] < st[lun + L_DEPTH]
+    if tag >= 0 and not budget:
+        st[lun + L_STARVED] = 1
+    if tag >= 0 and budget and st[v + V_DISPATCHING] == 1:
         t = _tag(st, q, tag)
         d = u64(st[q + G_DRIVER])
         needed = 1 if st[d + vring.D_INDIRECT] else 2 + st[t + T_SEGMENTS]
@@ -601,9 +631,9 @@ def _enter_handler(st, v):
     q = st[u64(st[v + V_PENDING_LIST]) + u64(head)]
     st[v + V_PENDING_HEAD] = _wrapped(head + 1, st[v + V_QUEUES])
     st[v + V_PENDING_COUNT] -= 1
-    st[u64(q) + G_VECTOR_PENDING] = 0
+    st[v + A_STATE] = IRQ if st[u64(q) + G_VECTOR_PENDING] == VECTOR else RETURN
+    st[u64(q) + G_VECTOR_PENDING] = NOTHING
     st[v + V_HANDLER_QUEUE] = q
-    st[v + A_STATE] = IRQ
     return st[K_IRQ_ENTRY]
 
 
@@ -661,17 +691,24 @@ def _is_open(st, v):
 @kernel(inline=True)
 def raise_vector(st, q, now):
     """The MSI-X vector of queue `q` reaches its vCPU; False if it was pending already."""
-    if st[q + G_VECTOR_PENDING]:
-        return False
+    pending = st[q + G_VECTOR_PENDING]
+    st[q + G_VECTOR_PENDING] = VECTOR
+    if pending == NOTHING:
+        _pend(st, q, now, 0)
+    return pending != VECTOR
+
+
+@kernel
+def _pend(st, q, now, latency):
+    """Queue `q` has something for its vCPU, which may be free to take it."""
     v = u64(st[q + G_VCPU])
-    st[q + G_VECTOR_PENDING] = 1
     tail = _wrapped(st[v + V_PENDING_HEAD] + st[v + V_PENDING_COUNT], st[v + V_QUEUES])
     st[u64(st[v + V_PENDING_LIST]) + u64(tail)] = np.int64(q)
     st[v + V_PENDING_COUNT] += 1
     if _is_open(st, v):
         _interrupt(st, v, now)
+        st[v + V_RESUME_AT] += latency
         move(st, st[v + V_SLOT], st[v + V_RESUME_AT])
-    return True
 
 
 @kernel

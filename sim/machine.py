@@ -6,6 +6,7 @@ command (struct virtio_scsi_cmd behind its scsi_cmnd), an indirect table and a p
 buffer.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -148,6 +149,12 @@ class _Builder:
     def put(self, base: int, name: np.uint64, value: int) -> None:
         self.writes.append((base + int(name), value))
 
+    def _table(self, values: Sequence[int]) -> int:
+        """A stretch that holds the values; where it begins."""
+        start = self.words.take(len(values))
+        self.writes.extend((start + place, value) for place, value in enumerate(values))
+        return start
+
     # ---- the order of this function is the order of slots: at one time agents go in it
 
     def build(self) -> Machine:
@@ -179,6 +186,8 @@ class _Builder:
         self._luns()
         self.lun = self.words.take(guest.LUN_WORDS)
         self.put(self.lun, guest.L_DEPTH, min(self.config.device.cmd_per_lun, self.num))
+        self.put(self.lun, guest.L_QUEUE_COUNT, self.queues)
+        self.put(self.lun, guest.L_QUEUE_LIST, self._table(self.guest_queues))
         rings = [self._queue(index) for index in range(self.queues)]
         for index in range(self.vcpus):
             self._vcpu(index)
@@ -404,9 +413,7 @@ class _Builder:
         for name, value in values:
             self.put(v, name, value)
         if index == 0:
-            self.host_queue_table = self.words.take(self.queues)
-            for place, base in enumerate(self.host_queues):
-                self.writes.append((self.host_queue_table + place, base))
+            self.host_queue_table = self._table(self.host_queues)
         self.put(self.kick[index], crossing.C_VCPU, v)
         self.put(self.kick[index], crossing.C_HOST_QUEUES, self.host_queue_table)
 

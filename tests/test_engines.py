@@ -4,7 +4,7 @@ import os
 
 import pytest
 import simpy
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim import agents, costs, machine
@@ -85,11 +85,15 @@ def test_both_engines_make_the_same_history(config):
 @settings(max_examples=CONFIGS // 4)
 @given(configs())
 def test_whatever_the_features_no_rule_is_broken(config):
-    # Queues that share a LUN's queue depth do not restart each other yet (docs/limits.md).
-    device, job = config.device, config.jobs[0]
-    assume(device.num_queues == 1 or device.cmd_per_lun == 128)
-    assume(job.numjobs * job.iodepth <= device.virtqueue_size)
     assert run(config).violations == []
+
+
+def test_queues_that_share_a_lun_restart_each_other():
+    # Sixteen queues ask for 64 each where the LUN takes 128 at a time.
+    work = {'numjobs': 16, 'iodepth': 64, 'number_ios': 200}
+    result = run(workload=work, target={'kind': 'exponential', 'service': '60us'})
+    assert result.report['requests_requeued'] > 0
+    assert result.violations == []
 
 
 @settings(max_examples=CONFIGS // 5)
