@@ -224,8 +224,8 @@ def explain(table: Table) -> str:
     """What the numbers say, in a few sentences."""
     text = (
         f'Per I/O the compiled engine runs {table["engine.compiled_vs_naive"]:.0f} times and the '
-        f'SimPy engine {table["engine.simpy_vs_naive"]:.1f} times the naive model (iodepth {IODEPTH}, '
-        f'{LANES} lanes).\nAn I/O is {table["compiled.steps_per_io"]:.1f} steps of '
+        f'SimPy engine {table["engine.simpy_vs_naive"]:.1f} times the naive model\n(iodepth '
+        f'{IODEPTH}, {LANES} lanes). An I/O is {table["compiled.steps_per_io"]:.1f} steps of '
         f'{table["compiled.ns_per_step"]:.0f} ns with line costs, '
         f'{table["compiled.bare_ns_per_step"]:.0f} ns without.'
     )
