@@ -96,6 +96,7 @@ WORLD_WORDS = LOG_TABLE + 1025
 # Notices to the control plane.
 N_JOB_DONE = 1
 N_TRACE_FULL = 2
+N_OUTSIDE = 4  # commands wait for a component written in Python
 
 # Agent kinds.
 VCPU, KICK, IRQ, WORKER, LIO_SUBMIT, DISK, LIO_COMPLETE = range(7)

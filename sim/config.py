@@ -196,6 +196,7 @@ def build(
         values(name, given[name]) for name in ('guest', 'device', 'host', 'qemu', 'target', 'run')
     )
     check_target(target, given['target'], host['kernel'])
+    resolve_engine(run, target)
     check_host(host)
     resolve_run(run, given['run'])
     jobs = [values('workload', table) for table in tables]
@@ -272,6 +273,18 @@ def refuse(when: object, message: str) -> None:
     """ConfigError with the message if `when` holds."""
     if when:
         raise ConfigError(message)
+
+
+def resolve_engine(run: dict[str, Any], target: dict[str, Any]) -> None:
+    """Compiled where it can: a component written in Python needs SimPy to call it."""
+    python = target['kind'] == 'python'
+    refuse(
+        python and run['engine'] == 'compiled',
+        'run.engine=compiled: target.kind=python runs under the SimPy engine only, which calls the '
+        'component; use run.engine=simpy',
+    )
+    if run['engine'] == 'auto':
+        run['engine'] = 'simpy' if python else 'compiled'
 
 
 def resolve_job(job: dict[str, Any], label: str, lun_size: int) -> None:

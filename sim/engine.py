@@ -10,6 +10,7 @@ same steps are performed at the same times: the digest of the events is the same
 """
 
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -130,19 +131,23 @@ def _somebody_is_first(st, slot, key):
 # ------------------------------------------------------------------------------------- engines ----
 
 
+def _tell(listener: Callable[[int], None], bits: int, event: simpy.Event) -> None:
+    listener(bits)
+
+
 class Engine:
     """What both engines have: a machine, SimPy's environment for control, notices.
 
     `env` is open to control processes: what they schedule comes before the agents of the same
-    time. `on_notice(bits)` is called, as a control event, when a step leaves a notice for the
-    control plane (agents.N_JOB_DONE); the trace grows by itself. `calls` counts the calls into
-    compiled code.
+    time. `listeners` are called, as a control event, with the notices that a step leaves for the
+    control plane (agents.N_JOB_DONE and so on, as bits); the trace grows by itself. `calls` counts
+    the calls into compiled code.
     """
 
-    def __init__(self, machine: Machine, on_notice: Callable[[int], None] | None = None) -> None:
+    def __init__(self, machine: Machine) -> None:
         self.env = simpy.Environment()
         self.machine = machine
-        self.on_notice = on_notice
+        self.listeners: list[Callable[[int], None]] = []
         self.calls = 0
         self._state = memoryview(machine.st.data)
 
@@ -166,10 +171,9 @@ class Engine:
         state[int(H_NOTICE)] = 0
         if bits & N_TRACE_FULL:
             self.machine.grow_trace()
-        tell = self.on_notice
-        if bits & ~N_TRACE_FULL and tell is not None:
+        if bits & ~N_TRACE_FULL and self.listeners:
             event = simpy.Event(self.env)
-            event.callbacks.append(lambda _: tell(bits))
+            event.callbacks.extend(partial(_tell, tell, bits) for tell in self.listeners)
             event._ok = True
             event._value = None
             self.env.schedule(event, simpy.events.NORMAL, state[int(H_NOW)] - self.env.now)
@@ -229,8 +233,8 @@ class SimpyEngine(Engine):
     can tell the difference, and most steps cost no SimPy event.
     """
 
-    def __init__(self, machine: Machine, on_notice: Callable[[int], None] | None = None) -> None:
-        super().__init__(machine, on_notice)
+    def __init__(self, machine: Machine) -> None:
+        super().__init__(machine)
         self._due = int(machine.st[int(H_DUE)])
         self._woken = int(machine.st[int(H_WOKEN)])
         self._waiting = [Wake(self.env) for _ in machine.kinds]

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 import sim
-from sim import agents, costs, invariants, machine, recorder
+from sim import agents, component, costs, invariants, machine, recorder
 from sim.analysis import frame, measure, summary
 from sim.config import Config, load
 from sim.engine import ENGINES, Engine
@@ -97,6 +97,8 @@ def run(
     world = machine.build(config, table, record_requests=record_requests)
     engine = ENGINES[config.run.engine](world)
     Phases(engine, config)
+    if config.target.component is not None:
+        component.attach(engine, config.target.component, config.host.cpu_hz)
     engine.run()
     wall_seconds = time.perf_counter() - began
     measured, requests = measure.of_run(world, config)
@@ -131,7 +133,7 @@ class Phases:
         self.left = 0
         self.phase = -1
         self.count = len(config.phases)
-        engine.on_notice = self.notice
+        engine.listeners.append(self.notice)
         engine.env.process(self._begin())
 
     def _begin(self) -> Any:

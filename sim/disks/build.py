@@ -17,7 +17,7 @@ CACHED_WRITES_MAX = 4096  # accesses in the cache of a disk with a head, 4 KiB e
 Take = Callable[[int], int]  # hands out that many words, returns the first
 Put = Callable[[int, int, int], None]  # (base, field, value)
 
-KINDS = {'ssd': fields.SSD, 'hdd': fields.HDD}
+KINDS = {'ssd': fields.SSD, 'hdd': fields.HDD, 'python': fields.OUTSIDE}
 SCHEDULERS = {'fifo': fields.FIFO, 'sstf': fields.SSTF, 'sptf': fields.SPTF}
 
 

@@ -11,7 +11,7 @@ from sim.agents import A_FIELDS
 u64 = np.uint64
 
 # Kinds of media.
-LANES, SSD, HDD = range(3)
+LANES, SSD, HDD, OUTSIDE = range(4)
 
 # Every disk.
 (

@@ -8,7 +8,7 @@ One step is one event, and ends at most one command.
 import numpy as np
 
 from sim.agents import NEVER, wake
-from sim.disks import faulty, head, lanes, network, ssd
+from sim.disks import faulty, head, lanes, network, outside, ssd
 from sim.disks.events import (
     E_ARRIVED,
     E_DIE,
@@ -35,6 +35,7 @@ from sim.disks.fields import (
     F_STUCK_COMMAND,
     F_STUCK_FOR,
     HDD,
+    OUTSIDE,
     SSD,
 )
 from sim.jit import kernel
@@ -67,6 +68,8 @@ def _enter(st, disk, x, now):
         ssd.enter(st, disk, x, now)
     elif kind == HDD:
         head.enter(st, disk, x, now)
+    elif kind == OUTSIDE:
+        outside.enter(st, disk, x, now)
     else:
         lanes.enter(st, disk, x, now)
 

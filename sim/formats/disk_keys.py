@@ -19,7 +19,11 @@ class Target:
     )
     kind: str = key(
         'constant', 'choice', 'model of the disk',
-        choices=('null', 'constant', 'exponential', 'lanes', 'empirical', 'ssd', 'hdd'),
+        choices=('null', 'constant', 'exponential', 'lanes', 'empirical', 'ssd', 'hdd', 'python'),
+    )  # fmt: skip
+    component: str | None = key(
+        None, 'text', 'the disk of kind python: module:function, see docs/howto/disk-in-python.md',
+        pattern=r'[A-Za-z_][\w.]*:[A-Za-z_]\w*',
     )  # fmt: skip
     size: int = key(
         8 << 30, 'size', 'capacity of the LUN, a multiple of 512', low=1 << 20, high=256 << 30
@@ -116,6 +120,7 @@ LINK = ('command_time', 'write_cache', 'cache_time')
 # The keys that mean something, beside those of every kind.
 TARGET_KEYS: dict[str, tuple[str, ...]] = {
     'null': (),
+    'python': ('component',),
     'constant': ('service', 'lanes'),
     'exponential': ('service', 'lanes'),
     'lanes': ('service', *LANES, 'distribution'),

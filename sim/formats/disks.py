@@ -115,6 +115,11 @@ def check_target(target: dict[str, Any], given: Table, kernel: str) -> None:
             quantiles is None or quantiles.form != 'quantiles',
             'target.quantiles: kind empirical needs percentiles; write p0 60us, p50 80us, p100 1ms',
         )
+    if kind == 'python':
+        refuse(
+            target['component'] is None,
+            'target.kind=python: needs target.component=module:function, a SimPy process',
+        )
     if kind == 'ssd':
         _check_ssd(target)
     if kind == 'hdd':

@@ -159,7 +159,8 @@ class Run:
     """How the simulator works; the engine does not change the results."""
 
     engine: str = key(
-        'compiled', 'choice', 'the scheduler', choices=('simpy', 'compiled')
+        'auto', 'choice', 'the scheduler; auto is compiled, for a disk written in Python simpy',
+        choices=('auto', 'simpy', 'compiled'),
     )
     seed: int = key(1, 'int', 'seed of every random stream')
     record: str = key(
