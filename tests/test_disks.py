@@ -427,3 +427,56 @@ def test_nobody_is_forgotten_and_no_lane_is_busy_for_longer_than_there_was(name,
     lanes = run.disk[int(fields.D_LANES)]
     pending = 64 * 10**7 * HZ // 10**9  # what was under way at the end is counted whole
     assert run.disk[int(fields.D_LANE_BUSY)] <= lanes * (run.done[-1] + pending)
+
+
+@st.composite
+def flash(draw):
+    one_of = lambda *values: draw(st.sampled_from(values))  # noqa: E731
+    unit = one_of(512, 4096, 16384, 65536)
+    keys = {
+        'kind': 'ssd', 'dies': one_of(1, 2, 3, 7, 32), 'stripe': one_of(512, 4096, 16384),
+        'read_time': one_of('1ns', '50us', 'exponential 50us', 'p0 0, p50 10us, p100 1ms'),
+        'program_time': one_of('0', '300us', 'exponential 300us'), 'program_unit': unit,
+        'write_cache': one_of(0, unit, 2 * unit, 3 * unit + 512, 1 << 20),
+        'serial': one_of('0', '3us'), 'bandwidth': one_of(0, '100m'),
+        'cache_time': one_of('0', '20us'), 'command_time': one_of('0', '5us'),
+        'power_loss_protection': one_of(True, False, False),
+    }  # fmt: skip
+    if one_of(True, False):
+        keys |= {'gc_every': one_of(unit, 5 * unit), 'gc_time': '1ms'}
+    if one_of(True, False):
+        keys |= {'background_every': '200us', 'background_time': '150us'}
+    return keys
+
+
+@st.composite
+def heads(draw):
+    one_of = lambda *values: draw(st.sampled_from(values))  # noqa: E731
+    return {
+        'kind': 'hdd', 'size': '64m', 'track': one_of('512', '64k', '1m'),
+        'rpm': one_of(7200, 15000), 'scheduler': one_of('fifo', 'sstf', 'sptf'),
+        'ncq': one_of(1, 4, 32), 'write_cache': one_of(0, 4096, 65536, '1m'),
+        'cache_time': one_of('0', '30us'), 'read_ahead': one_of(0, '4k', '256k'),
+        'command_time': one_of('0', '50us'), 'settle_write': one_of('0', '1ms'),
+    }  # fmt: skip
+
+
+FAR = {
+    'network_round_trip': '50us', 'network_loss': 5000, 'network_jitter': '5us',
+    'network_rto': '1ms', 'network_bandwidth': '100m',
+}  # fmt: skip
+
+
+@given(
+    st.one_of(flash(), heads()), st.sampled_from([{}, {}, FAR, {'slow_for': '10ms'}]),
+    st.sampled_from([1, 2, 5, 32]), st.sampled_from(['randread', 'randrw', 'rw', 'write']),
+    st.sampled_from([512, 4096, 65536]), st.sampled_from([0, 1, 3, 20]), st.integers(0, 99),
+)  # fmt: skip
+def test_no_disk_however_odd_forgets_a_command(keys, more, depth, rw, bs, flush_every, seed):
+    # alone() says so if it does.
+    run = alone(
+        disk(**keys, **more), depth=depth, requests=120, rw=rw, bs=bs, flush_every=flush_every,
+        seed=seed, size=1 << 20,
+    )  # fmt: skip
+    assert (run.done >= run.issued).all()
+    assert run.disk[int(fields.D_CACHE_USED)] >= 0

@@ -99,7 +99,8 @@ def alone(
     )  # fmt: skip
     out = np.zeros((requests, 3), dtype=np.int64)
     ring, ready = np.arange(depth), np.zeros((2, depth), dtype=np.int64)
-    closed_loop(st, u64(base), u64(commands), ring, ready, np.array(work), out)
+    done = closed_loop(st, u64(base), u64(commands), ring, ready, np.array(work), out)
+    assert done == requests or target.stuck_at, f'the disk forgot {requests - done} commands'
     return Alone(
         issued=out[:, 0], done=out[:, 1], ops=out[:, 2],
         disk=st[base : base + fields.DISK_WORDS], state=st,
@@ -112,7 +113,7 @@ def closed_loop(st, disk, commands, ring, ready, work, out):
 
     `ring` holds the commands that wait for it, in order of time; `ready` when each may go and when
     it went; `work` the key of the places, random?, percent of writes, blocks, region in requests,
-    host, flush_every. A row of `out` is issue, completion, operation.
+    host, flush_every. A row of `out` is issue, completion, operation. Returns how many are done.
     """
     depth, requests = len(ring), len(out)
     head, count, issued, done, unflushed = 0, depth, 0, 0, 0
@@ -143,6 +144,7 @@ def closed_loop(st, disk, commands, ring, ready, work, out):
                 ready[u64(0), u64(index)] = soon + work[u64(5)]
                 ring[u64((head + count) % depth)] = index
                 done, count = done + 1, count + 1
+    return done
 
 
 @kernel
