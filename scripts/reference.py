@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from sim import features  # noqa: E402
-from sim.formats import cdb  # noqa: E402
+from sim.formats import cdb, fio  # noqa: E402
 from sim.formats.disk_keys import GROUPS, TARGET_KEYS, WBT, kind_keys  # noqa: E402
 from sim.formats.disks import disk_presets, load_disk  # noqa: E402
 from sim.formats.key import Key  # noqa: E402
@@ -116,27 +116,39 @@ def show_time(ns: int) -> str:
     return format_time(ns) if ns else "0"
 
 
-SHOW = {"size": format_size, "time": show_time, "spread": show_time}
-KIND_WORDS = {"int": "number", "spread": "random time", "bool": "on, off"}
+SHOW = {"size": format_size, "sizes": format_size, "time": show_time, "spread": show_time}
+KIND_WORDS = {
+    "int": "number",
+    "spread": "random time",
+    "bool": "on, off",
+    "extent": "size or percent",
+    "sizes": "size or two",
+    "counts": "count or two",
+    "percents": "percent or two",
+    "bsrange": "range of sizes or two",
+    "bssplit": "shares of sizes or two",
+}
 
 
 def value_of(item: Field[Any]) -> str:
     """What may stand in a key."""
     key: Key = item.metadata["key"]
     if key.kind == "choice":
-        return ", ".join(key.choices)
+        return ", ".join([*key.choices, *key.synonyms])
     word = KIND_WORDS.get(key.kind, key.kind)
-    if key.kind in ("text", "bool"):
-        return word
     show = SHOW.get(key.kind, str)
-    return f"{word}, {show(key.low)} to {show(key.high)}"
+    if key.high < 2**62:
+        word += f", {show(key.low)} to {show(key.high)}"
+    elif key.low:
+        word += f", from {show(key.low)}"
+    return word + (f"; bare: {key.unit}" if key.unit else "")
 
 
 def default_of(item: Field[Any]) -> str:
     """The default as people write it."""
     kind, value = item.metadata["key"].kind, item.default
     if value is None:
-        return "auto" if kind == "time" else "none"
+        return "auto" if "auto" in item.metadata["key"].help else "none"
     if isinstance(value, bool):
         return "on" if value else "off"
     return str(value) if kind == "spread" else SHOW.get(kind, str)(value)
@@ -194,12 +206,39 @@ def largest(points: Iterable[dict[str, Any]], metric: str, role: str) -> str:
     return f"{max(found):.1f} %" if found else ""
 
 
+def workload_keys() -> str:
+    """Every key of [workload]: what may stand there, what stands there, what it means."""
+    rows = []
+    for name, item in fields_of("workload").items():
+        key: Key = item.metadata["key"]
+        also = f" (also `{key.alias}`)" if key.alias else ""
+        rows.append((f"`{name}`{also}", value_of(item), default_of(item), key.help))
+    return table(("key", "value", "default", "meaning"), rows)
+
+
+def fio_options() -> str:
+    """Every option of fio's that is known: what becomes of it, and what it means here."""
+    known = fields_of("workload")
+    known["rwmixwrite"] = known["rwmixread"]
+    rows = {name: ("honoured", known[name].metadata["key"].help) for name in fio.HONOURED}
+    rows |= {name: ("honoured", f"as `{key}`") for name, key in fio.ALIASES.items()}
+    rows |= {name: ("noted", reason) for name, reason in fio.NOTED.items()}
+    rows |= {name: ("refused", reason) for name, reason in fio.NOT_MODELLED.items()}
+    rows["direct"] = ("noted", "all I/O is direct; `direct=0` is refused")
+    rows["buffered"] = ("noted", "all I/O is direct; `buffered=1` is refused")
+    rows["rw"] = ("honoured", rows["rw"][1] + "; trims and `rw=randread:8` are refused")
+    lines = ((f"`{name}`", *rows[name]) for name in sorted(rows))
+    return table(("option", "here", "meaning, or reason"), lines)
+
+
 TABLES = {
     "scsi commands": scsi_commands,
     "disk fits": disk_fits,
     "feature bits": feature_bits,
     "feature offers": feature_offers,
     "target keys": target_keys,
+    "workload keys": workload_keys,
+    "fio options": fio_options,
 }
 BLOCK = re.compile(r"(<!-- ([a-z ]+): generated -->\n).*?\n?(<!-- end -->)", re.DOTALL)
 

@@ -52,6 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument('config', nargs='?', metavar='CONFIG.toml')
     run.add_argument('--fio', metavar='JOB', help='a fio job file')
     run.add_argument('--device', metavar='STRING', help='a QEMU -device string')
+    run.add_argument(
+        '--trace', metavar='FILE', help='a trace to replay: fio iolog, blkparse text, MSR CSV'
+    )
     run.add_argument('--set', metavar='path=value', action='append', default=[], dest='sets')
     run.add_argument('--engine', help='simpy')
     run.add_argument('--seed', help='seed of every random stream')
@@ -125,7 +128,13 @@ def _run(options: argparse.Namespace) -> int:
     sets = list(options.sets)
     sets += [f'run.engine={options.engine}'] if options.engine is not None else []
     sets += [f'run.seed={options.seed}'] if options.seed is not None else []
-    config = load(toml=options.config, fio=options.fio, device=options.device, sets=sets)
+    config = load(
+        toml=options.config,
+        fio=options.fio,
+        device=options.device,
+        trace=options.trace,
+        sets=sets,
+    )
     for note in config.notes:
         print(f'note: {note}', file=sys.stderr)
     from sim.run import run
@@ -172,6 +181,7 @@ def _summary(report: dict[str, Any]) -> str:
         f'lines     {report["line_transfers_per_request"]:.2f} cache-line transfers per request',
         f'wakes     worker {report["worker_wakes"]}, halted vCPUs {report["vcpu_wakes"]}',
     ]
+    lines += _open_loops(report)
     if len(report['jobs']) > 1:
         for name, job in report['jobs'].items():
             mean = job['latency_ns'].get('mean', 0) / 1e3
@@ -197,6 +207,23 @@ def _trust(report: dict[str, Any]) -> str:
         if not metric.startswith('jobs.'):
             line += f'\n          no {metric}: {reason}'
     return line
+
+
+def _open_loops(report: dict[str, Any]) -> list[str]:
+    """Of jobs whose I/O does not wait for completions, and of flushes."""
+    found = []
+    modes = [job.get('io_submit_mode') for job in report['config']['job']]
+    if 'offload' in modes or report['replay']:
+        most = report['backlog_max']
+        found.append(
+            f'backlog   at most {"?" if most is None else most} requests had arrived and were not '
+            f'with the driver; {report["arrivals_missed"]} never were'
+        )
+    for name, job in report['jobs'].items():
+        if 'flush' in job:
+            mean = job['flush']['latency_ns']['mean'] / 1e3
+            found.append(f'flushes   {name}: {job["flush"]["requests"]}, mean {mean:.1f} µs')
+    return found
 
 
 def _params(options: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sim import features
 from sim.errors import ConfigError, shown
@@ -39,7 +39,12 @@ from sim.formats.layer import Layer, Table, tree_of
 from sim.formats.qemu import feature_switches, parse_device, parse_pairs
 from sim.formats.toml import read_toml, toml_table
 from sim.formats.values import convert
+from sim.formats.work_rules import refuse, resolve_job, unused_job_keys
+from sim.formats.work_values import Pair
 from sim.units import format_time
+
+if TYPE_CHECKING:
+    from sim.formats.replay import Replay
 
 __all__ = [
     'Config',
@@ -56,7 +61,6 @@ __all__ = [
 ]
 
 PAGE = 4096
-SEG_MAX = 126  # pages of one request: VIRTIO_SCSI's seg_max without seg_max_adjust
 MAX_IO_VQS = 128  # drivers/vhost/scsi.c, module parameter max_io_vqs
 SECTOR = 512
 
@@ -74,11 +78,19 @@ class Config:
     run: Run
     costs: dict[str, int] = field(default_factory=dict)  # 'kick.exit_to_kernel_roundtrip' -> ns
     notes: tuple[str, ...] = field(default=(), compare=False)
+    # Of each job its trace, if it replays one; the hash in the job stands for it in comparisons.
+    replays: 'tuple[Replay | None, ...]' = field(default=(), compare=False, repr=False)
 
     @property
     def phases(self) -> tuple[tuple[int, ...], ...]:
         """Indices of the jobs that run at the same time; a stonewall begins the next phase."""
         return phases(self.jobs)
+
+    @property
+    def longest(self) -> tuple[int, ...]:
+        """Bytes of the longest request of each job."""
+        pairs = zip(self.jobs, self.replays, strict=True)
+        return tuple(r.blocks_max * SECTOR if r else job.largest for job, r in pairs)
 
     @property
     def agreed(self) -> features.Negotiation:
@@ -88,9 +100,11 @@ class Config:
 
     @property
     def id(self) -> str:
-        """16 hex digits that tell configs apart; the engine does not count."""
+        """16 hex digits that tell configs apart; neither the engine nor a trace's path counts."""
         effective = self.effective()
         del effective['run']['engine']
+        for job in effective['job']:
+            job.pop('read_iolog', None)
         text = json.dumps(effective, sort_keys=True, separators=(',', ':'))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -102,7 +116,11 @@ class Config:
         for unused in meaningless(sections['run']):
             del sections['run'][unused]
         costs = {name: format_time(ns) for name, ns in sorted(self.costs.items())}
-        return {'job': [printed(job) for job in self.jobs], **sections, 'costs': costs}
+        jobs = [printed(job) for job in self.jobs]
+        for job in jobs:
+            for unused in unused_job_keys(job):
+                del job[unused]
+        return {'job': jobs, **sections, 'costs': costs}
 
     def to_toml(self) -> str:
         """The effective config as a TOML file that load() reads."""
@@ -114,13 +132,16 @@ class Config:
 
 
 def printed(section: Any) -> dict[str, Any]:
-    """The values of a section, times as text."""
+    """The values of a section, times and whatever TOML has no type for as text."""
     result = {}
     for item in fields(section):
         value = getattr(section, item.name)
-        kind = item.metadata['key'].kind
-        if value is not None and kind in ('time', 'spread'):
-            value = format_time(value) if kind == 'time' else str(value)
+        if value is not None and item.metadata['key'].kind == 'time':
+            value = format_time(value)
+        elif isinstance(value, Pair) and isinstance(value.read, int) and value.read == value.write:
+            value = value.read
+        elif value is not None and not isinstance(value, int | str):
+            value = str(value)
         result[item.name] = value
     return result
 
@@ -137,6 +158,7 @@ def load(
     toml: str | Path | None = None,
     fio: str | Path | None = None,
     device: str | Mapping[str, Any] | None = None,
+    trace: str | Path | None = None,
     sets: Sequence[str] = (),
     **sections: Any,
 ) -> Config:
@@ -145,7 +167,8 @@ def load(
     Keyword arguments are sections, such as target={'kind': 'null'}, and rank below every file;
     `device` is a section if it is a mapping and a -device string if it is text. A table of one job
     outranks [workload], which is for all jobs; a fio file replaces all job tables.
-    `sets` are 'section.key=value'; 'workload.key=value' sets the key of every job.
+    `trace` is a file that the one job replays, as workload.read_iolog. `sets` are
+    'section.key=value'; 'workload.key=value' sets the key of every job.
     """
     notes: list[str] = []
     if isinstance(device, Mapping):
@@ -163,9 +186,16 @@ def load(
         table, told = parse_device(device)
         notes += told
         layers.append(Layer({'device': table}))
-    last = Layer(tree_of(sets), lambda dotted, nth: '--set')
-
-    return combine(layers, last, notes)
+    if trace is None:
+        return combine(layers, Layer(tree_of(sets), lambda dotted, nth: '--set'), notes)
+    sets = [*sets, f'workload.read_iolog={trace}']
+    config = combine(layers, Layer(tree_of(sets), lambda dotted, nth: '--set'), notes)
+    refuse(
+        len(config.jobs) > 1,
+        f'--trace {trace}: one job replays it, and there are {len(config.jobs)}; write read_iolog= '
+        'into the one that shall',
+    )
+    return config
 
 
 def combine(layers: Sequence[Layer], last: Layer, notes: list[str]) -> Config:
@@ -200,27 +230,32 @@ def build(
     check_host(host)
     resolve_run(run, given['run'])
     jobs = [values('workload', table) for table in tables]
-    for number, job in enumerate(jobs, 1):
-        resolve_job(job, f'job {number}', target['size'])
+    disk = Target(**target)
+    replays = [
+        resolve_job(job, table, f'job {number}', disk, device, notes)
+        for number, (job, table) in enumerate(zip(jobs, tables, strict=True), 1)
+    ]
     workloads = tuple(Workload(**job) for job in jobs)
     names = [job.name for job in workloads]
     twice = next((name for name in names if names.count(name) > 1), None)
     refuse(twice, f'workload.name={twice}: two jobs have this name; rename one')
     resolve_guest(guest, workloads)
     resolve_queues(device, guest['vcpus'], qemu['version'], notes)
-    check_rings(device, workloads)
     check_features(device, guest, host, qemu, run['hypothetical'], notes)
-    return Config(
+    config = Config(
         jobs=workloads,
         guest=Guest(**guest),
         device=Device(**device),
         host=Host(**host),
         qemu=Qemu(**qemu),
-        target=Target(**target),
+        target=disk,
         run=Run(**run),
         costs={name: convert(COST, f'costs.{name}', value) for name, value in costs.items()},
         notes=tuple(notes),
+        replays=tuple(replays),
     )
+    check_rings(device, config.longest)
+    return config
 
 
 def values(section: str, table: Table, *, modelled: bool = True) -> dict[str, Any]:
@@ -269,12 +304,6 @@ def resolve_run(run: dict[str, Any], given: Table) -> None:
     )
 
 
-def refuse(when: object, message: str) -> None:
-    """ConfigError with the message if `when` holds."""
-    if when:
-        raise ConfigError(message)
-
-
 def resolve_engine(run: dict[str, Any], target: dict[str, Any]) -> None:
     """Compiled where it can: a component written in Python needs SimPy to call it."""
     python = target['kind'] == 'python'
@@ -285,49 +314,6 @@ def resolve_engine(run: dict[str, Any], target: dict[str, Any]) -> None:
     )
     if run['engine'] == 'auto':
         run['engine'] = 'simpy' if python else 'compiled'
-
-
-def resolve_job(job: dict[str, Any], label: str, lun_size: int) -> None:
-    """Fill in what depends on other keys of the job or on the LUN, and check it."""
-    job['name'] = job['name'] or label.replace(' ', '')
-    where = f'{label} ({job["name"]}): workload'
-    bs = job['bs']
-    refuse(bs % SECTOR, f'{where}.bs={bs}: is no multiple of {SECTOR}')
-    refuse(
-        bs > SEG_MAX * PAGE,
-        f'{where}.bs={bs}: one request carries at most seg_max = {SEG_MAX} pages, 504k; blk-mq '
-        'would split it, which is not modelled yet',
-    )
-
-    least = job['iodepth_batch_complete_min']
-    most = job['iodepth_batch_complete_max'] = job['iodepth_batch_complete_max'] or least
-    for name in ('iodepth_batch_submit', 'iodepth_batch_complete_min'):
-        refuse(
-            job[name] > job['iodepth'],
-            f'{where}.{name}={job[name]}: is above iodepth={job["iodepth"]}; lower it',
-        )
-    refuse(
-        most < least,
-        f'{where}.iodepth_batch_complete_max={most}: is below iodepth_batch_complete_min={least}',
-    )
-    refuse(
-        job['time_based'] and job['runtime'] is None,
-        f'{where}.time_based needs a runtime; add workload.runtime',
-    )
-    refuse(
-        job['rate_process'] == 'poisson' and job['rate_iops'] is None,
-        f'{where}.rate_process=poisson needs a rate; add workload.rate_iops',
-    )
-
-    if isinstance(job['size'], str):  # a percentage, in whole requests as in fio
-        share = lun_size * int(job['size'].rstrip('%')) // 100
-        job['size'] = share // bs * bs
-    elif job['runtime'] and not job['time_based'] and not job['number_ios'] and not job['size']:
-        job['size'] = lun_size  # one pass over the LUN, or runtime, whichever ends first
-    size = job['size']
-    if size is not None:
-        refuse(size > lun_size, f'{where}.size={size}: is above target.size={lun_size}')
-        refuse(size < bs, f'{where}.size={size}: is below bs={bs}')
 
 
 def resolve_guest(guest: dict[str, Any], jobs: Sequence[Workload]) -> None:
@@ -367,7 +353,7 @@ def check_host(host: Mapping[str, Any]) -> None:
         )
 
 
-def check_rings(device: dict[str, Any], jobs: Sequence[Workload]) -> None:
+def check_rings(device: dict[str, Any], sizes: Sequence[int]) -> None:
     """A ring that QEMU makes, and that holds the longest request.
 
     With INDIRECT_DESC, too, a chain is no longer than the ring (virtio "Split Virtqueues"). Each
@@ -376,16 +362,16 @@ def check_rings(device: dict[str, Any], jobs: Sequence[Workload]) -> None:
     num = device['virtqueue_size']
     refuse(num <= 2, f'device.virtqueue_size={num}: QEMU refuses to realize it, must be > 2')
     refuse(num & (num - 1), f'device.virtqueue_size={num}: is no power of two; use 4 to 1024')
-    for job in jobs:
-        chain = 2 + -(-job.bs // PAGE)
+    for size in sizes:
+        chain = 2 + -(-size // PAGE)
         refuse(
             chain > num,
             f'device.virtqueue_size={num}: a request of {chain} descriptors does not fit a ring of '
-            f'{num}; raise it or lower workload.bs={job.bs}',
+            f'{num}; raise it or lower workload.bs={size}',
         )
         refuse(
-            job.bs > device['max_sectors'] * SECTOR,
-            f'device.max_sectors={device["max_sectors"]}: is less than workload.bs={job.bs}; '
+            size > device['max_sectors'] * SECTOR,
+            f'device.max_sectors={device["max_sectors"]}: is less than workload.bs={size}; '
             'blk-mq would split it, which is not modelled yet',
         )
 

@@ -8,7 +8,8 @@ the atomic action that it performs (kernel function in brackets):
                io_submit | virtqueue_add_sgs | kick_prepare, notify | VM entry | io_getevents
     handler    IRQ -> DRAIN ... -> RECHECK (-> DRAIN) -> RETURN
                vring_interrupt, disable_cb, get_buf | get_buf, enable_cb_prepare | more_used | iret
-    asleep     WAIT_EVENTS (io_getevents) WAIT_TAG (blk_mq_get_tag) SLEEP (think time, rate) DONE
+    asleep     WAIT_EVENTS (io_getevents, fsync) WAIT_TAG (blk_mq_get_tag)
+               SLEEP (think time, rate, startdelay) DONE
 
 What the kernel does without a full barrier in between is one action: the handler takes the first
 buffer with the look that began it, and asks for the next interrupt with the look that found no
@@ -29,7 +30,7 @@ its tag.
 
 import numpy as np
 
-from sim import app, record, scsi, vring
+from sim import app, arrivals, record, scsi, vring
 from sim.agents import (
     A_BUSY,
     A_FIELDS,
@@ -50,8 +51,20 @@ from sim.agents import (
     wake,
 )
 from sim.jit import kernel
+from sim.job_fields import (
+    J_DONE_COUNT,
+    J_PREPARED_COUNT,
+    J_REAP_MIN,
+    J_URING,
+    U_BLOCKS,
+    U_LBA,
+    U_OP,
+    U_ROW,
+    U_SERIAL,
+)
 from sim.layout import PAGE_SIZE, REQ_SIZE, RESP_SIZE
 from sim.memory import load64, store64, take_cycles
+from sim.se_cmd import OP_WRITE
 
 u64 = np.uint64
 ONE, TWO = u64(1), u64(2)
@@ -82,7 +95,7 @@ STATES = (
     V_SLOT,
     V_RESUME_AT,  # when the state that it is in acts, unless an interrupt comes first
     V_SAVED_STATE,
-    V_SAVED_LEFT,  # cycles left of the preempted state, NEVER if it sleeps until woken
+    V_SAVED_LEFT,  # cycles left of the preempted state; if it sleeps, when its timer ends it
     V_SAVED_TAG,
     V_TAG,  # tag of the request whose ADD comes next
     V_IN_HANDLER,
@@ -150,7 +163,7 @@ GUEST_QUEUE_WORDS = 28
 NOTHING, VECTOR, RUN_QUEUE = range(3)
 
 # A tag.
-T_ROW, T_VCPU, T_UNIT, T_WRITE, T_LBA, T_SERIAL, T_NEXT, T_BLOCKS, T_SEGMENTS = map(u64, range(9))
+T_ROW, T_VCPU, T_UNIT, T_OP, T_LBA, T_SERIAL, T_NEXT, T_BLOCKS, T_SEGMENTS = map(u64, range(9))
 TAG_WORDS = u64(9)
 
 # The SCSI device as the guest has it.
@@ -165,6 +178,7 @@ LUN_WORDS = 5
 
 RESP_OFFSET = 59  # struct virtio_scsi_cmd: the response follows the larger, PI form of the request
 AIO_PLUG_THRESHOLD = 2  # fs/aio.c, io_uring.c: a submission of more than two plugs
+BLOCKS_PER_PAGE = PAGE_SIZE // 512
 PLUG_MAX = 32  # block/blk.h BLK_MAX_REQUEST_COUNT: a plug is flushed at this many
 
 
@@ -198,9 +212,13 @@ def _call(lines, st, tr, v, now):
         return _commit(st, tr, v, now)
     if call == app.REAP:
         st[v + A_STATE] = REAP
-        if st[j + app.J_URING] and st[j + app.J_DONE_COUNT] >= st[j + app.J_REAP_MIN]:
+        if st[j + J_URING] and st[j + J_DONE_COUNT] >= st[j + J_REAP_MIN]:
             return 0  # the completion ring is read without a system call
         return st[K_GUEST_IO_GETEVENTS]
+    if call == app.FSYNC:
+        return _sleep(st, v, WAIT_EVENTS, now)
+    if call == app.SPIN:
+        return arrivals.spin(st, j, now)
     if call == app.PAUSE:
         _sleep(st, v, SLEEP, now)
         return app.pause(st, j, now)
@@ -210,7 +228,7 @@ def _call(lines, st, tr, v, now):
 @kernel(inline=True)
 def _commit(st, tr, v, now):
     """io_submit() of everything prepared; more than two I/Os are plugged."""
-    count = st[_job(st, v) + app.J_PREPARED_COUNT]
+    count = st[_job(st, v) + J_PREPARED_COUNT]
     st[v + V_SUBMITTING] = count
     st[v + V_PLUGGED] = 1 if count > AIO_PLUG_THRESHOLD else 0
     st[v + V_PLUG_LEFT] = min(count, PLUG_MAX)
@@ -237,15 +255,15 @@ def _begin(st, tr, v, now, delay):
     number = app.take_prepared(st, j)
     unit = app.unit_of(st, j, number)
     t = _tag(st, q, tag)
-    row = st[unit + app.U_ROW]
+    row, blocks = st[unit + U_ROW], st[unit + U_BLOCKS]
     st[t + T_ROW] = row
     st[t + T_VCPU] = np.int64(v)
     st[t + T_UNIT] = number
-    st[t + T_WRITE] = st[unit + app.U_WRITE]
-    st[t + T_LBA] = st[unit + app.U_LBA]
-    st[t + T_SERIAL] = st[unit + app.U_SERIAL]
-    st[t + T_BLOCKS] = st[j + app.J_BLOCKS]
-    st[t + T_SEGMENTS] = st[j + app.J_SEGMENTS]
+    st[t + T_OP] = st[unit + U_OP]
+    st[t + T_LBA] = st[unit + U_LBA]
+    st[t + T_SERIAL] = st[unit + U_SERIAL]
+    st[t + T_BLOCKS] = blocks
+    st[t + T_SEGMENTS] = (blocks + BLOCKS_PER_PAGE - 1) // BLOCKS_PER_PAGE
     st[v + V_TAG] = tag
     tr[u64(row) + record.R_SUBMIT] = now + delay + 1
     st[v + A_STATE] = ADD
@@ -255,8 +273,10 @@ def _begin(st, tr, v, now, delay):
 @kernel(inline=True)
 def _reap(st, tr, v, now):
     """io_getevents(min, max): take what is there, or sleep until min of them are."""
-    if not app.reap(st, tr, _job(st, v), now):
-        return _sleep(st, v, WAIT_EVENTS, now)
+    j = _job(st, v)
+    if not app.reap(st, tr, j, now):
+        _sleep(st, v, WAIT_EVENTS, now)
+        return app.patience(st, j, now)
     st[v + A_STATE] = CALL
     return 0
 
@@ -276,10 +296,11 @@ def _describe(mem, lines, st, core, q, tag):
     b = u64(st[q + G_BUFFERS])
     header = st[q + G_HEADERS] + st[q + G_HEADER_STRIDE] * tag
     data = st[q + G_DATA] + st[q + G_DATA_STRIDE] * tag
-    write, lba, blocks = st[t + T_WRITE], st[t + T_LBA], st[t + T_BLOCKS]
+    op, lba, blocks = st[t + T_OP], st[t + T_LBA], st[t + T_BLOCKS]
     scsi.write_request(
-        mem, lines, core, header, st[q + G_TARGET], st[q + G_LUN_NUMBER], header, write, lba, blocks
+        mem, lines, core, header, st[q + G_TARGET], st[q + G_LUN_NUMBER], header, op, lba, blocks
     )
+    write = op == OP_WRITE
     segments = st[t + T_SEGMENTS]
     st[b + vring.B_OUT] = 1 + (segments if write else 0)
     st[b + vring.B_IN] = 1 + (0 if write else segments)
@@ -313,8 +334,9 @@ def _stamp_data(mem, st, tr, q, tag):
     """Before a write: stamp every block of its data. Before a read: leave nothing of the past."""
     t = _tag(st, q, tag)
     total = np.int64(0)
+    write = st[t + T_OP] == OP_WRITE
     for i in range(st[t + T_BLOCKS]):
-        stamp = record.block_stamp(st[t + T_SERIAL], st[t + T_LBA] + i) if st[t + T_WRITE] else 0
+        stamp = record.block_stamp(st[t + T_SERIAL], st[t + T_LBA] + i) if write else 0
         store64(mem, _stamp_of(st, q, tag, i), stamp)
         total = record.fold(total, stamp)
     tr[u64(st[t + T_ROW]) + record.R_STAMP] = total
@@ -479,7 +501,7 @@ def _finish(mem, st, tr, q, tag, now):
     row = u64(st[t + T_ROW])
     tr[row + record.R_COMPLETE] = now + 1
     tr[row + record.R_COMPLETED_COUNT] += 1
-    if not st[t + T_WRITE]:
+    if st[t + T_OP] != OP_WRITE:
         total = np.int64(0)
         for i in range(st[t + T_BLOCKS]):
             total = record.fold(total, load64(mem, _stamp_of(st, q, tag, i)))
@@ -491,8 +513,9 @@ def _finish(mem, st, tr, q, tag, now):
     st[u64(st[q + G_TAG_LIST]) + u64(st[q + G_TAG_FREE])] = tag
     st[q + G_TAG_FREE] += 1
     owner = u64(st[t + T_VCPU])
-    if app.put_done(st, _job(st, owner), st[t + T_UNIT]):
-        _wake_thread(st, owner, WAIT_EVENTS, REAP, now)
+    woken = app.put_done(st, tr, _job(st, owner), st[t + T_UNIT], now)
+    if woken:
+        _wake_thread(st, owner, WAIT_EVENTS, REAP if woken == app.WAKES_REAP else CALL, now)
     if st[q + G_WAITERS]:
         _wake_waiter(st, q, now)
 
@@ -535,7 +558,7 @@ def _wake_thread(st, v, asleep, runs, now):
             st[v + V_SAVED_LEFT] = 0
     elif st[v + A_STATE] == asleep:  # on another CPU: a reschedule IPI
         st[v + A_STATE] = runs
-        st[v + V_RESUME_AT] = now + st[K_IRQ_INJECT]
+        st[v + V_RESUME_AT] = min(st[v + V_RESUME_AT], now + st[K_IRQ_INJECT])  # or its timer
         wake(st, st[v + V_SLOT], st[v + V_RESUME_AT])
 
 
@@ -641,10 +664,9 @@ def _enter_handler(st, v):
 def _interrupt(st, v, now):
     """The interrupt takes the CPU: keep what is left of the thread's state for later."""
     left = st[v + V_RESUME_AT]
-    if left < NEVER:
+    if not _is_asleep(st[v + A_STATE]):
         left -= now
-        if not _is_asleep(st[v + A_STATE]):
-            st[v + A_BUSY] -= left
+        st[v + A_BUSY] -= left
     st[v + V_SAVED_STATE] = st[v + A_STATE]
     st[v + V_SAVED_LEFT] = left
     st[v + V_SAVED_TAG] = st[v + V_TAG]
@@ -664,7 +686,9 @@ def _leave_handler(st, v, now, delay):
     st[v + V_TAG] = st[v + V_SAVED_TAG]
     st[v + V_SLEEPING_SINCE] = now
     left = st[v + V_SAVED_LEFT]
-    return left if left >= NEVER else delay + left
+    if left >= NEVER:
+        return NEVER
+    return max(left - now, delay) if _is_asleep(st[v + A_STATE]) else delay + left
 
 
 # ---------------------------------------------------------------------------------- the agent ----
@@ -715,10 +739,10 @@ def _pend(st, q, now, latency):
 def start_job(st, v, j, now):
     """Control plane: the thread of job `j` starts on vCPU `v` at `now`."""
     st[v + V_JOB] = np.int64(j)
-    app.start(st, j, now)
-    st[v + A_STATE] = CALL
-    st[v + V_RESUME_AT] = now
-    wake(st, st[v + V_SLOT], now)
+    at = app.start(st, j, now)
+    st[v + A_STATE] = SLEEP if at > now else CALL
+    st[v + V_RESUME_AT] = at
+    wake(st, st[v + V_SLOT], at)
 
 
 @kernel(inline=True)
@@ -743,7 +767,7 @@ def _act(mem, lines, st, tr, v, now):
         return _recheck(mem, lines, st, tr, v, now)
     if state == RETURN:
         return _return(st, tr, v, now)
-    if state == SLEEP:
+    if state in (SLEEP, WAIT_EVENTS):  # its timer has gone off
         st[v + A_STATE] = CALL
         return 0
     return NEVER  # asleep until woken

@@ -11,6 +11,7 @@ import pandas as pd
 from sim import agents, backend, guest, record, recorder
 from sim.analysis import frame
 from sim.machine import Machine
+from sim.se_cmd import OP_WRITE
 
 Rows = npt.NDArray[np.int64]
 COLUMN = {name: index for index, name in enumerate(record.COLUMNS)}
@@ -138,7 +139,7 @@ def data(rows: Rows) -> list[str]:
     row_of = np.repeat(np.arange(len(done)), blocks)
     starts = np.cumsum(blocks) - blocks
     block = done[row_of, COLUMN['lba']] + np.arange(len(row_of)) - starts[row_of]
-    write = done[row_of, COLUMN['write']] == 1
+    write = done[row_of, COLUMN['op']] == OP_WRITE
     stamp = (done[row_of, COLUMN['serial']] * 2654435761) ^ block
     if write.any():
         held = pd.Series(np.where(write, stamp, 0)).mask(~write).groupby(block).ffill()
@@ -152,7 +153,7 @@ def data(rows: Rows) -> list[str]:
     if wrong.size == 0:
         return []
     first = done[wrong[0]]
-    kind = 'WRITE' if first[COLUMN['write']] else 'READ'
+    kind = 'WRITE' if first[COLUMN['op']] == OP_WRITE else 'READ'
     return [
         f'data: {wrong.size} requests carried wrong data; the first is the {kind} with serial '
         f'{first[COLUMN["serial"]]} at LBA {first[COLUMN["lba"]]}'

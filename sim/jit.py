@@ -19,7 +19,8 @@ from typing import Any
 
 import numba
 
-CONSTANTS = ('layout.py', 'fields.py', 'se_cmd.py')  # no kernels, but numbers that go into them
+# No kernels, but numbers that go into them.
+CONSTANTS = ('layout.py', 'fields.py', 'job_fields.py', 'se_cmd.py')
 
 
 def kernel_sources() -> list[Path]:

@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from sim import (
     agents,
-    app,
     backend,
     crossing,
     guest,
@@ -30,11 +29,12 @@ from sim import (
     wbt,
 )
 from sim.agents import NEVER
-from sim.config import Config, Workload
+from sim.config import Config
 from sim.costs import Costs
 from sim.disks import fields as disks
 from sim.disks.build import DiskPlan, has_volatile_cache
 from sim.formats.disks import THROTTLED
+from sim.jobs import JobBuilder, JobPlan
 from sim.layout import PAGE_SIZE, REQ_SIZE, desc_bytes, vring_offsets
 from sim.lio.ports import TargetPlan
 from sim.lio.spec import LunSpec
@@ -50,18 +50,6 @@ HEADER_OFFSET = 8
 # Buffers that a command on the host has room for, beyond the pages of the longest request: headers
 # and responses may be cut in pieces.
 SPARE_PIECES = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobPlan:
-    """One clone of a job: on which vCPU it runs, in which phase, and where its stretch begins."""
-
-    number: int
-    job: int  # index in config.jobs
-    phase: int
-    vcpu: int
-    workload: Workload
-    base: int
 
 
 @dataclass(kw_only=True)
@@ -139,12 +127,13 @@ class _Builder:
         self.features = config.agreed.acked
         self.vcpus = config.guest.vcpus
         self.queues = min(config.device.num_queues, self.vcpus)
-        self.segments = max(-(-job.bs // PAGE_SIZE) for job in config.jobs)
+        self.segments = max(-(-size // PAGE_SIZE) for size in config.longest)
         self.pieces = self.segments + SPARE_PIECES
         self.depth = max(job.iodepth for job in config.jobs)
         self.words = _Arena(agents.WORLD_WORDS)
         self.bytes = _Arena(PAGE_SIZE)
         self.writes: list[tuple[int, int]] = []  # (offset, value) once the arrays exist
+        self.tables: list[tuple[int, Words]] = []
 
     def put(self, base: int, name: np.uint64, value: int) -> None:
         self.writes.append((base + int(name), value))
@@ -208,6 +197,8 @@ class _Builder:
         st = np.zeros(self.words.used, dtype=np.int64)
         for offset, value in self.writes:
             st[offset] = value
+        for offset, table in self.tables:
+            st[offset : offset + table.size] = table
         st[due : due + calendar] = agents.IDLE
         st[kind : kind + slots] = kinds
         st[base : base + slots] = bases
@@ -257,11 +248,11 @@ class _Builder:
     ) -> recorder.Recording:
         """Which requests keep a row, which are counted, where the warm-up ends."""
         run, hz = self.config.run, self.config.host.cpu_hz
-        limits = [plan.workload.io_limit for plan in plans]
+        limits = [plan.io_limit for plan in plans]
         rows = min(sum(limit for limit in limits if limit is not None) or 1 << 16, 1 << 22)
         counts = run.record != 'full' and self.record_requests
         every = run.sample_every if run.record == 'sampled' else 0
-        ramp_ns = max(job.ramp_time for job in self.config.jobs)
+        ramp_ns = max(j.ramp_time and j.startdelay + j.ramp_time for j in self.config.jobs)
         pilot = recorder.PILOT_ROWS if not ramp_ns and run.warmup == 'auto' else 0
         if counts:
             rows = pilot + (rows // every if every else 0)
@@ -501,62 +492,18 @@ class _Builder:
     # ---- the work
 
     def _plans(self) -> list[JobPlan]:
-        plans: list[JobPlan] = []
-        for phase, members in enumerate(self.config.phases):
-            vcpu = 0
-            for job in members:
-                for clone in range(self.config.jobs[job].numjobs):
-                    plans.append(self._plan(len(plans), job, clone, phase, vcpu))
-                    vcpu += 1
-        return plans
+        def put(base: int, values: list[tuple[np.uint64, int]]) -> None:
+            self.writes += [(base + int(name), value) for name, value in values]
 
-    def _plan(self, number: int, job: int, clone: int, phase: int, vcpu: int) -> JobPlan:
-        work, hz = self.config.jobs[job], self.config.host.cpu_hz
-        seed = self.config.run.seed if work.randseed is None else work.randseed
-        percent = 100 - work.rwmixread
-        if work.rw in ('read', 'randread'):
-            percent = 0
-        elif work.rw in ('write', 'randwrite'):
-            percent = 100
-        size = work.size or self.config.target.size
-        depth = work.iodepth
-        free = self.words.take(depth)
-        for place in range(depth):
-            self.writes.append((free + place, depth - 1 - place))
-        rate = 0 if work.rate_iops is None else -(-hz // work.rate_iops)
-        runtime = NEVER if work.runtime is None else ns_to_cycles(work.ramp_time + work.runtime, hz)
-        values = (
-            (app.J_NUMBER, number),
-            (app.J_QUEUE, vcpu % self.queues),
-            (app.J_URING, int(work.ioengine == 'io_uring')),
-            (app.J_WRITE_PERCENT, percent),
-            (app.J_RANDOM, int(work.rw.startswith('rand'))),
-            (app.J_RANDOM_MAP, int(not work.norandommap)),
-            (app.J_BLOCKS, work.bs // 512),
-            (app.J_SEGMENTS, -(-work.bs // PAGE_SIZE)),
-            (app.J_REGION, size // work.bs),
-            (app.J_DEPTH, depth),
-            (app.J_BATCH, work.iodepth_batch_submit),
-            (app.J_REAP_MIN, work.iodepth_batch_complete_min),
-            (app.J_REAP_MAX, work.iodepth_batch_complete_max),
-            (app.J_LIMIT, NEVER if work.io_limit is None else work.io_limit),
-            (app.J_RUNTIME, runtime),
-            (app.J_THINK, ns_to_cycles(work.thinktime, hz)),
-            (app.J_RATE, rate),
-            (app.J_POISSON, int(work.rate_process == 'poisson')),
-            (app.J_KEY_PLACE, rng.stream_key(seed, f'job{job}.{clone}.place')),
-            (app.J_KEY_MIX, rng.stream_key(seed, f'job{job}.{clone}.mix')),
-            (app.J_KEY_ARRIVAL, rng.stream_key(seed, f'job{job}.{clone}.arrival')),
-            (app.J_FREE_COUNT, depth),
-            (app.J_FREE_LIST, free),
-            (app.J_PREPARED_LIST, self.words.take(depth)),
-            (app.J_DONE_LIST, self.words.take(depth)),
-            (app.J_UNITS, self.words.take(int(app.UNIT_WORDS) * depth)),
+        def place(table: Sequence[int] | Words) -> int:
+            base = self.words.take(len(table))
+            self.tables.append((base, np.array(table, dtype=np.int64)))
+            return base
+
+        builder = JobBuilder(
+            config=self.config, queues=self.queues, take=self.words.take, put=put, place=place
         )
-        base = self.words.take(app.JOB_WORDS)
-        for name, value in values:
-            self.put(base, name, value)
-        return JobPlan(number=number, job=job, phase=phase, vcpu=vcpu, workload=work, base=base)
+        return builder.plans()
 
 
 def states_of(kind: int) -> list[str]:

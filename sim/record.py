@@ -31,7 +31,7 @@ FACTS = (
     'serial',  # number of the I/O in the run, in the order in which the jobs prepared them
     'job',
     'queue',
-    'write',
+    'op',  # OP_* of sim.se_cmd: 0 read, 1 write, 2 flush
     'lba',
     'bytes',
     'kick',  # number of the kick that carried it, 0 where none did
@@ -63,7 +63,7 @@ ROW_WORDS = len(COLUMNS)
     R_SERIAL,
     R_JOB,
     R_QUEUE,
-    R_WRITE,
+    R_OP,
     R_LBA,
     R_BYTES,
     R_KICK_ID,
@@ -77,6 +77,8 @@ ROW_WORDS = len(COLUMNS)
     R_COMPLETED_COUNT,
     R_REAP,
 ) = map(u64, range(ROW_WORDS))
+
+OPS = ('read', 'write', 'flush')
 
 # Outcomes.
 UNFINISHED, OK, BAD_TARGET, CHECK_CONDITION, DROPPED = range(5)

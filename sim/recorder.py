@@ -28,20 +28,22 @@ from sim.agents import H_NOTICE, H_ROW_WORDS, H_ROWS, H_ROWS_HIGH, H_SERIAL, N_T
 from sim.histogram import HISTOGRAM_WORDS
 from sim.jit import kernel
 from sim.record import (
+    OPS,
     R_ARRIVE,
     R_COMPLETE,
     R_COMPLETED_COUNT,
     R_FETCHED_COUNT,
     R_JOB,
+    R_OP,
     R_PUBLISHED_COUNT,
     R_REAP,
     R_SERIAL,
     R_USED_COUNT,
-    R_WRITE,
     ROW_WORDS,
     STAGE_COUNT,
     STAGES,
 )
+from sim.se_cmd import OP_FLUSH
 
 u64 = np.uint64
 
@@ -77,9 +79,9 @@ u64 = np.uint64
 ) = map(u64, range(27))
 HEAD_WORDS = 27
 
-# A job's clone: first (plus one) and last completion in ns, then four histograms.
+# A job's clone: first (plus one) and last completion in ns, then the histograms of each operation.
 C_FIRST, C_LAST, C_HISTOGRAMS = map(u64, range(3))
-CLONE_WORDS = 2 + 4 * HISTOGRAM_WORDS  # (read, write) x (latency, fio's lat)
+CLONE_WORDS = 2 + 2 * len(OPS) * HISTOGRAM_WORDS  # (read, write, flush) x (latency, fio's lat)
 
 # A batch: histograms of latency and fio's lat, then the sum and the number of each stage's times.
 BATCHES = 64
@@ -169,7 +171,10 @@ def _later_ns(cycles, since, since_ns, hz, ns_per_cycle):
 
 @kernel
 def count_request(tr, row):
-    """Count what the row of a reaped request says, unless it belongs to the warm-up."""
+    """Count what the row of a reaped request says, unless it belongs to the warm-up.
+
+    Flushes are counted by themselves: fio, too, keeps them out of IOPS and latencies.
+    """
     _look_at(tr, row)
     hz, serial = tr[T_HZ], tr[row + R_SERIAL]
     seconds, ns_per_cycle = (tr[row + R_ARRIVE] - 1) // hz, NS_PER_S / hz
@@ -179,6 +184,14 @@ def count_request(tr, row):
         tr[T_CUT] += 1
         return
     if tr[row + R_COMPLETE] == 0:
+        return
+    clone = u64(tr[T_JOBS]) + u64(CLONE_WORDS) * u64(tr[row + R_JOB])
+    counts = clone + C_HISTOGRAMS + u64(2 * HISTOGRAM_WORDS) * u64(tr[row + R_OP])
+    fio_lat = _later_ns(tr[row + R_REAP] - 1, second, second_ns, hz, ns_per_cycle) - arrive
+    if tr[row + R_OP] == OP_FLUSH:
+        time = _later_ns(tr[row + R_COMPLETE] - 1, second, second_ns, hz, ns_per_cycle)
+        histogram.count(tr, counts, time - arrive)
+        histogram.count(tr, counts + u64(HISTOGRAM_WORDS), fio_lat)
         return
     batch = u64(tr[T_BATCHES]) + u64(BATCH_WORDS) * u64((serial - 1) >> tr[T_BATCH_SHIFT])
     sums, stages = batch + E_SUMS, u64(tr[T_STAGES])
@@ -195,12 +208,9 @@ def count_request(tr, row):
             tr[sums + u64(STAGE_COUNT + stage)] += 1
         raw, time = next_raw, next_time
     latency = time - arrive
-    fio_lat = _later_ns(tr[row + R_REAP] - 1, second, second_ns, hz, ns_per_cycle) - arrive
-    clone = u64(tr[T_JOBS]) + u64(CLONE_WORDS) * u64(tr[row + R_JOB])
     if tr[clone + C_FIRST] == 0 or time < tr[clone + C_FIRST] - 1:
         tr[clone + C_FIRST] = time + 1
     tr[clone + C_LAST] = max(tr[clone + C_LAST], time)
-    counts = clone + C_HISTOGRAMS + u64(2 * HISTOGRAM_WORDS) * u64(tr[row + R_WRITE])
     histogram.count(tr, counts, latency)
     histogram.count(tr, counts + u64(HISTOGRAM_WORDS), fio_lat)
     histogram.count(tr, batch, latency)

@@ -104,23 +104,27 @@ def exponential(st, table, key, index, mean):
 
 
 @kernel
-def permute(key, index, count):
+def permute(key, index, count, bits):
     """Where `index` goes in a permutation of 0..count-1 (a keyed Feistel walk), int64.
 
     fio visits every block of a random file once per pass (its random map); this does the same
-    without a map. `count` < 2**32.
+    without a map. `bits` is bits_below(count), so that the network permutes the smallest power of
+    two that holds `count` and a walk takes less than two turns on average. `count` < 2**32.
     """
-    half = u64(1)
-    while (ONE << (half * TWO)) < u64(count):
-        half += ONE
-    mask = (ONE << half) - ONE
+    right_bits = (u64(bits) + ONE) >> ONE
+    left_mask = (ONE << (u64(bits) >> ONE)) - ONE
+    right_mask = (ONE << right_bits) - ONE
     x = u64(index)
     while True:
-        left = x >> half
-        right = x & mask
-        for stage in range(4):
-            turn = draw(key, np.int64(right) * 4 + stage) & mask
-            left, right = right, left ^ turn
-        x = (left << half) | right
+        left, right = x >> right_bits, x & right_mask
+        for stage in range(0, 4, 2):  # of an odd number of bits the right half has one more
+            left ^= draw(key, np.int64(right) * 4 + stage) & left_mask
+            right ^= draw(key, np.int64(left) * 4 + stage + 1) & right_mask
+        x = (left << right_bits) | right
         if x < u64(count):
             return np.int64(x)
+
+
+def bits_below(count: int) -> int:
+    """How many bits the numbers 0..count-1 take."""
+    return (count - 1).bit_length()

@@ -104,6 +104,8 @@ def run(
     measured, requests = measure.of_run(world, config)
     violations = invariants.check(world) if check and record_requests else []
     report = _report(config, world, engine, measured, violations, wall_seconds)
+    full = record_requests and config.run.record == 'full'
+    report['backlog_max'] = frame.backlog_max(requests) if full else None
     provenance = _provenance(config, report)
     return Result(
         config=config,
@@ -210,6 +212,11 @@ def _report(
             sum(core['transfers'] for core in lines.values()) / completed if completed else 0.0
         ),
         'jobs': numbers['jobs'],
+        'replay': {
+            job.name: replay.counts
+            for job, replay in zip(config.jobs, config.replays, strict=True)
+            if replay is not None
+        },
     }
     return report | {
         'intervals': summary.intervals(measured, report),

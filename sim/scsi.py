@@ -101,11 +101,17 @@ def store_be(mem, at, size, value):
 
 
 @kernel(inline=True)
-def write_cdb(mem, at, write, lba, blocks):
-    """READ or WRITE as Linux sd builds it: 10 bytes, 16 beyond 32-bit LBAs or 65535 blocks."""
+def write_cdb(mem, at, op, lba, blocks):
+    """READ, WRITE (`op` 0, 1) or SYNCHRONIZE CACHE (2) as Linux sd builds it.
+
+    10 bytes, 16 beyond 32-bit LBAs or 65535 blocks; a flush is of the whole disk.
+    """
     for i in range(4):
         store64(mem, u64(at) + u64(8 * i), 0)
-    if lba > 0xFFFFFFFF or blocks > 0xFFFF:
+    write = op == 1
+    if op == 2:
+        mem[u64(at)] = SYNCHRONIZE_CACHE_10
+    elif lba > 0xFFFFFFFF or blocks > 0xFFFF:
         mem[u64(at)] = WRITE_16 if write else READ_16
         store_be(mem, u64(at) + u64(2), 8, lba)
         store_be(mem, u64(at) + u64(10), 4, blocks)
@@ -116,7 +122,7 @@ def write_cdb(mem, at, write, lba, blocks):
 
 
 @kernel(inline=True)
-def write_request(mem, lines, core, at, target, lun, tag, write, lba, blocks):
+def write_request(mem, lines, core, at, target, lun, tag, op, lba, blocks):
     """virtio_scsi_init_hdr(): the 51-byte header; the LUN is always in the flat form."""
     touch_store(lines, core, at, REQ_SIZE)
     store64(mem, u64(at) + REQ_LUN, 0)
@@ -127,7 +133,7 @@ def write_request(mem, lines, core, at, target, lun, tag, write, lba, blocks):
     store64(mem, u64(at) + REQ_TAG, tag)
     store16(mem, u64(at) + REQ_TASK_ATTR, 0)  # SIMPLE, prio 0
     mem[u64(at) + u64(18)] = 0  # crn
-    write_cdb(mem, u64(at) + REQ_CDB, write, lba, blocks)
+    write_cdb(mem, u64(at) + REQ_CDB, op, lba, blocks)
 
 
 @kernel(inline=True)

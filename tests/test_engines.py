@@ -1,6 +1,7 @@
 """Two schedulers, one behaviour: the same digest, whatever is simulated."""
 
 import os
+from pathlib import Path
 
 import pytest
 import simpy
@@ -11,6 +12,9 @@ from sim import agents, costs, machine
 from sim.config import ConfigError, load
 from sim.engine import ENGINES, CompiledEngine
 from sim.run import Phases, digest_of, run
+
+EXAMPLES = Path(__file__).resolve().parent.parent / 'examples'
+SAMPLES = ['mail-server.iolog', 'oltp.blkparse.txt']
 
 # A hundred configs in CI; on a second Python, with the smoke profile, ten.
 CONFIGS = 10 if os.environ.get('HYPOTHESIS_PROFILE') == 'smoke' else 100
@@ -33,13 +37,67 @@ def digest(config, name, control=None):
 
 
 @st.composite
+def arrivals(draw, depth):
+    """When the I/O of a job comes."""
+    process = draw(st.sampled_from(['linear', 'poisson']))
+    rate = {'rate_iops': draw(st.sampled_from([50_000, 333_333])), 'rate_process': process}
+    bursts = {'burst_on': '70us', 'burst_off': '30us'}
+    return draw(
+        st.sampled_from(
+            [
+                {},
+                {'iodepth_low': max(depth // 2, 1), 'startdelay': '3us'},
+                {'thinktime': 9, 'thinktime_spin': 4, 'thinktime_blocks': 3},
+                {'thinktime': 9, 'thinktime_iotime': '100us'},
+                bursts,
+                rate,
+                {'rate': '99m', 'rate_process': process},
+                rate | {'io_submit_mode': 'offload'},
+                rate | bursts | {'io_submit_mode': 'offload', 'burst_ios': 5},
+                rate | {'io_submit_mode': 'offload', 'runtime': '300us', 'time_based': True},
+            ]
+        )
+    )
+
+
+@st.composite
+def places(draw, rw):
+    """Where it goes and how long it is."""
+    random = [
+        {'random_distribution': 'zipf:1.2'},
+        {'random_distribution': 'pareto:0.3:0.1'},
+        {'random_distribution': 'normal:20'},
+        {'random_distribution': 'zoned:70/10:30/90'},
+        {'percentage_random': 40},
+        {'norandommap': True},
+    ]
+    any_order = [
+        {},
+        {'bssplit': '4k/30:8k/:512/'},
+        {'bsrange': '1k-9k,4k-32k'},
+        {'bs': '8k,512'},
+        {'offset': '4k', 'size': '512k', 'loops': 2, 'number_ios': 9},
+    ]
+    return draw(st.sampled_from(any_order + random * rw.startswith('rand')))
+
+
+def replay(workload, name):
+    """The first I/Os of a sample trace instead."""
+    kept = ('number_ios', 'iodepth', 'iodepth_batch_submit', 'ioengine', 'numjobs')
+    path = str(EXAMPLES / name)
+    return {key: workload[key] for key in kept} | {'read_iolog': path, 'loops': 2}
+
+
+@st.composite
 def configs(draw):
     """Small runs of every kind that the model knows."""
     depth = draw(st.integers(1, 40))
     bs = draw(st.sampled_from([512, 4096, 16384, 65536]))
-    kind = draw(st.sampled_from(['null', 'constant', 'exponential', 'lanes']))
+    kind = draw(st.sampled_from(['null', 'constant', 'exponential', 'lanes', 'ssd']))
     target = {'kind': kind}
-    if kind != 'null':
+    if kind == 'ssd':
+        target['write_cache'] = draw(st.sampled_from([0, '64k']))
+    elif kind != 'null':
         target |= {'service': f'{draw(st.integers(1, 90))}us', 'lanes': draw(st.integers(1, 9))}
     if kind == 'lanes':
         target['serial'] = f'{draw(st.integers(0, 9))}us'
@@ -54,11 +112,13 @@ def configs(draw):
         'iodepth_batch_complete_max': depth,
         'ioengine': draw(st.sampled_from(['libaio', 'io_uring'])),
         'numjobs': draw(st.integers(1, 4)),
-        'thinktime': draw(st.sampled_from([0, 0, 7])),
     }
+    workload |= draw(arrivals(depth))
+    workload |= draw(places(workload['rw']))
     if draw(st.booleans()):
-        process = draw(st.sampled_from(['linear', 'poisson']))
-        workload |= {'rate_iops': 50_000, 'rate_process': process}
+        workload |= {'fsync': draw(st.integers(0, 5)), 'end_fsync': draw(st.booleans())}
+    if draw(st.integers(0, 9)) == 0:
+        workload = replay(workload, draw(st.sampled_from(SAMPLES)))
     return load(
         workload=workload,
         device={

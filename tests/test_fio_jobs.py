@@ -1,13 +1,20 @@
 """fio job files: what is taken over, what is noted, what is refused, each with file and line."""
 
+import json
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from sim.config import ConfigError, load
+from sim.config import ConfigError, from_effective, load
 from sim.formats import fio
+from sim.formats.work_values import Pair
+from sim.run import run
 
 DOC = (Path(__file__).resolve().parent.parent / 'docs/reference/config.md').read_text()
+EXAMPLES = 40 if os.environ.get('HYPOTHESIS_PROFILE') == 'smoke' else 200
 GOOD = '[job]\nrw=randread\nioengine=libaio\n'
 
 
@@ -49,7 +56,7 @@ def test_fios_units_and_other_names_are_understood(job_file):
     ).jobs
     assert (job.rw, job.bs, job.iodepth_batch_submit) == ('rw', 16384, 8)
     assert (job.iodepth_batch_complete_min, job.iodepth_batch_complete_max) == (4, 4)
-    assert (job.rwmixread, job.size, job.rate_iops) == (70, 4 << 30, 1024)
+    assert (job.rwmixread, job.size, job.rate_iops) == (70, 4 << 30, Pair(1024, 1024))
     assert (job.runtime, job.ramp_time, job.thinktime) == (120 * 10**9, 5 * 10**9, 10_000)
 
 
@@ -92,8 +99,10 @@ def test_fios_own_defaults_are_said_aloud(job_file):
         ('ioengine=psync', 'not modelled; use one of libaio, io_uring'),
         ('rw=randtrim', 'trims are not modelled'),
         ('rw=randread:8', 'is none of read, write'),
-        ('bs=4k,8k', 'not a list'),
-        ('bs=4k-8k', 'ranges'),
+        ('iodepth=4,8', 'not a list'),
+        ('bs=4k-8k', 'is not a size'),
+        ('startdelay=1-5', 'not a range'),
+        ('read_iolog=a:b', 'one trace for all clones'),
         ('bs=4q', 'is not a size'),
         ('bs=', 'empty'),
         ('bs', 'needs a value'),
@@ -101,8 +110,9 @@ def test_fios_own_defaults_are_said_aloud(job_file):
         ('iodepth=0', 'out of range'),
         ('iodepth=-1', 'out of range'),
         ('iodepth=4us', 'not a whole number'),
-        ('offset=1g', 'offset is not modelled'),
-        ('include other.fio', 'include is not modelled'),
+        ('blockalign=1k', 'blockalign is not modelled: requests of other lengths'),
+        ('latency_target=5ms', 'a search over loads; run a sweep'),
+        ('include', 'include needs a file'),
         ('iodepth=${NO_SUCH_NAME}', 'NO_SUCH_NAME} is not set'),
         ('[half', 'is not a section'),
     ],
@@ -127,6 +137,66 @@ def test_an_error_names_file_line_and_cause(job_file, line, problem):
 def test_a_file_without_jobs_is_refused(job_file, text, problem):
     with pytest.raises(ConfigError, match=problem):
         load(fio=job_file(text))
+
+
+OPTIONS = {
+    'rw': ['read', 'write', 'randread', 'randwrite', 'rw', 'randrw'],
+    'bs': ['512', '4k', '8k,4k', ',16k', '4k,8k,16k'],
+    'bsrange': ['4k-8k', '1k-3k,4k-4k'],
+    'bssplit': ['4k/50:8k/50', '4k/:12k/', '512/10:4k/,8k/100'],
+    'size': ['64k', '1m', '50%'],
+    'offset': ['0', '4k', '25%'],
+    'offset_increment': ['1m', '1%'],
+    'io_size': ['32k', '10%'],
+    'number_ios': ['1', '30'],
+    'loops': ['1', '2'],
+    'iodepth': ['1', '4', '33'],
+    'iodepth_low': ['1', '3'],
+    'iodepth_batch': ['1', '2'],
+    'iodepth_batch_complete_max': ['1', '9'],
+    'numjobs': ['1', '3'],
+    'random_distribution': ['random', 'zipf', 'pareto:0.1', 'gauss:5', 'zoned:50/50:50/50'],
+    'percentage_random': ['0', '50,100'],
+    'rate': ['10m', '1m,'],
+    'rate_iops': ['20k', ',9k'],
+    'rate_process': ['linear', 'poisson'],
+    'io_submit_mode': ['inline', 'offload'],
+    'thinktime': ['5', '1ms'],
+    'thinktime_blocks': ['4'],
+    'thinktime_spin': ['3', '2ms'],
+    'thinktime_iotime': ['1ms'],
+    'fsync': ['0', '3'],
+    'fdatasync': ['2'],
+    'startdelay': ['1ms'],
+    'runtime': ['1ms'],
+    'ioengine': ['libaio', 'io_uring'],
+    'end_fsync': [''],
+    'norandommap': [''],
+    'time_based': [''],
+    'group_reporting': [''],
+    'direct': ['1'],
+    'rate_min': ['5m'],
+    'verify': ['md5'],
+}
+
+
+@settings(max_examples=EXAMPLES)
+@given(st.data())
+def test_any_mix_of_valid_options_runs_or_is_refused_in_one_line(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp('jobs') / 'job.fio'
+    chosen = data.draw(st.lists(st.sampled_from(sorted(OPTIONS)), unique=True, max_size=9))
+    lines = [f'{name}={data.draw(st.sampled_from(OPTIONS[name]))}'.rstrip('=') for name in chosen]
+    path.write_text('[j]\n' + '\n'.join(lines) + '\n')
+    try:
+        config = load(fio=path, target={'size': '16m'})
+    except ConfigError as error:
+        refusal = str(error)
+    else:
+        refusal = ''
+        assert from_effective(json.loads(json.dumps(config.effective()))) == config
+        if sum((plan.io_limit or 9999) * plan.numjobs for plan in config.jobs) < 3000:
+            assert run(config).violations == []
+    assert '\n' not in refusal
 
 
 def test_the_manual_names_every_option():

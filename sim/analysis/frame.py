@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sim import agents, backend, crossing, guest, record, recorder, target, wbt
+from sim import agents, backend, crossing, guest, job_fields, record, recorder, target, wbt
 from sim.config import Config
 from sim.disks import fields as disks
 from sim.histogram import LIMIT_NS, LOWEST_NS, WIDTH_NS, Histogram
@@ -55,7 +55,8 @@ def request_frame(machine: Machine, config: Config) -> pd.DataFrame:
     names = [config.jobs[plan.job].name for plan in machine.plans]
     frame['job'] = pd.Categorical([names[number] for number in frame['job']])
     frame['clone'] = rows[:, len(record.TIMESTAMPS) + record.FACTS.index('job')]
-    frame['op'] = pd.Categorical(np.where(frame.pop('write') == 1, 'write', 'read'))
+    ops = frame.pop('op').to_numpy()
+    frame['op'] = pd.Categorical.from_codes(ops, categories=list(record.OPS))
     frame['outcome'] = pd.Categorical.from_codes(
         frame['outcome'].to_numpy(), categories=list(record.OUTCOMES)
     )
@@ -88,9 +89,20 @@ def counters(machine: Machine) -> dict[str, int]:
         'requests_bad_target': total(workers, backend.B_BAD_TARGETS),
         'requests_requeued': total(vcpus, guest.V_REQUEUES),
         'avail_ahead_max': max(machine.field(q, backend.Q_AHEAD_MAX) for q in machine.host_queues),
+        'arrivals_missed': total([plan.base for plan in machine.plans], job_fields.J_MISSED),
         'steps': int(machine.st[int(agents.H_STEPS)]),
         **disk_counters(machine),
     }
+
+
+def backlog_max(requests: pd.DataFrame) -> int:
+    """Most requests that had arrived at one time and were not with the driver yet."""
+    arrive = requests['t_arrive_ns'].to_numpy(dtype=np.int64)
+    submit = requests['t_submit_ns'].dropna().to_numpy(dtype=np.int64)
+    times = np.concatenate([submit, arrive])  # at one time those that leave go first
+    change = np.repeat(np.array([-1, 1]), [submit.size, arrive.size])
+    waiting = np.cumsum(change[np.argsort(times, kind='stable')])
+    return int(waiting.max(initial=0))
 
 
 def disk_counters(machine: Machine) -> dict[str, int]:

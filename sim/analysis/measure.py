@@ -22,7 +22,7 @@ from sim.units import cycles_to_ns
 Words = npt.NDArray[np.int64]
 
 KINDS = ('latency_ns', 'fio_lat_ns')
-OPS = ('read', 'write')
+OPS = ('read', 'write')  # what latencies and IOPS are of; flushes are reported by themselves
 
 
 class Times(Protocol):
@@ -63,7 +63,10 @@ class Exact:
 
 
 class Source(Protocol):
-    """Where the measured requests are read from; `clones` None is all of them, `op` None both."""
+    """Where the measured requests are read from.
+
+    `clones` None is all of them, `op` None reads and writes; flushes only where asked for.
+    """
 
     def times(
         self, kind: str, clones: Sequence[int] | None = None, op: str | None = None
@@ -139,7 +142,8 @@ def of_run(machine: Machine, config: Config) -> tuple[Measured, pd.DataFrame]:
 
 def automatic_cut(requests: pd.DataFrame) -> int:
     """The time before which arrivals are warm-up: MSER-5 on latencies in order of completion."""
-    done = requests.dropna(subset=['t_complete_ns']).sort_values('t_complete_ns', kind='stable')
+    done = requests[requests['op'] != 'flush'].dropna(subset=['t_complete_ns'])
+    done = done.sort_values('t_complete_ns', kind='stable')
     if done.empty:
         return 0
     cut = stats.mser5(done['latency_ns'].to_numpy(dtype=np.int64))
@@ -199,7 +203,8 @@ class Traced:
     """A frame of the measured requests (sim.analysis.frame.request_frame)."""
 
     def __init__(self, done: pd.DataFrame, machine: Machine) -> None:
-        self.done = done
+        self.flushes = done[done['op'] == 'flush']
+        done = self.done = done[done['op'] != 'flush']
         self.begun = int(machine.tr[int(recorder.T_BATCH_COUNT)])
         serial = done['serial'].to_numpy(dtype=np.int64)
         self.batch = (serial - 1) >> int(machine.tr[int(recorder.T_BATCH_SHIFT)])
@@ -222,6 +227,9 @@ class Traced:
         self, kind: str, clones: Sequence[int] | None = None, op: str | None = None
     ) -> Times:
         """See Source."""
+        if op == 'flush':
+            mine = clones is None or self.flushes['clone'].isin(clones)
+            return Exact(self.flushes.loc[mine, kind].fillna(0).to_numpy(dtype=np.int64))
         return Exact(self.columns[kind][self._of(clones, op)])
 
     def span(self, clones: Sequence[int] | None = None) -> tuple[int, int]:
@@ -266,8 +274,8 @@ class Counted:
         """See Source."""
         total = Histogram.of(np.zeros(0, dtype=np.int64))
         for clone in self.clones if clones is None else clones:
-            for number, name in enumerate(OPS):
-                if op in (None, name):
+            for number, name in enumerate(record.OPS):
+                if op == name or (op is None and name in OPS):
                     place = HISTOGRAM_WORDS * (2 * number + KINDS.index(kind))
                     at = self._clone(clone) + int(recorder.C_HISTOGRAMS) + place
                     total = total + Histogram.read(self.tr, at)
@@ -315,7 +323,7 @@ def histograms(measured: Measured) -> pd.DataFrame:
     parts = {}
     if isinstance(source, Counted):
         for job, clones in measured.jobs.items():
-            for op in OPS:
+            for op in record.OPS:
                 for kind in KINDS:
                     parts[job, op, kind] = source.times(kind, clones, op)
         for stage in record.STAGES:

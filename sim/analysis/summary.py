@@ -13,7 +13,7 @@ import numpy as np
 
 from sim import record
 from sim.analysis import stats
-from sim.analysis.measure import KINDS, OPS, Measured, Source, Times
+from sim.analysis.measure import KINDS, Measured, Source, Times
 from sim.formats.values import PERCENTILES
 
 BEYOND_LEAST = 10  # samples that must lie beyond a percentile
@@ -93,7 +93,7 @@ def _job(
         'iops': iops(times, source.span(clones)),
         'latency_ns': summary(f'{path}.latency_ns', times, refused),
     }
-    for op in OPS:
+    for op in record.OPS:
         kinds = {kind: source.times(kind, clones, op) for kind in KINDS}
         if kinds['latency_ns'].count:
             entry[op] = {'requests': kinds['latency_ns'].count}

@@ -202,9 +202,7 @@ class DiskPlan:
 
 def has_volatile_cache(target: Target) -> bool:
     """Does the disk tell its host of a write cache that a power cut empties?"""
-    if target.kind == 'ssd':
-        return target.write_cache > 0 and not target.power_loss_protection
-    return target.kind == 'hdd' and target.write_cache > 0
+    return target.has_volatile_cache
 
 
 def seek_times(target: Target, hz: int) -> list[int]:

@@ -113,6 +113,16 @@ class Target:
     slow_for: int = key(0, 'time', 'how long it lasts; 0 is none', high=100_000 * S)
     slow_by: int = key(10, 'int', 'how many times as long the medium takes', low=1, high=10**6)
 
+    @property
+    def has_volatile_cache(self) -> bool:
+        """Does it tell its host of a write cache that a power cut empties (WCE)?
+
+        Without one Linux sends it no flushes.
+        """
+        if self.kind == 'ssd':
+            return self.write_cache > 0 and not self.power_loss_protection
+        return self.kind == 'hdd' and self.write_cache > 0
+
 
 LANES = ('lanes', 'serial')
 LINK = ('command_time', 'write_cache', 'cache_time')

@@ -1,11 +1,13 @@
 """fio job files: the options that shape the I/O, read; the rest, noted or refused.
 
 [global] sections apply to the job sections after them, ';' and '#' begin a comment, a key without
-a value is true, ${NAME} is the environment's. Values stay text: sim.config understands them.
+a value is true, ${NAME} is the environment's, 'include FILE' is replaced by what the file says.
+Values stay text: sim.config understands them.
 """
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from sim.errors import ConfigError, shown
@@ -13,22 +15,30 @@ from sim.formats import Given, nearest, read_text
 
 Job = dict[str, Given]
 
+# Of an option the key of [workload] that it is; fio's other names are ALIASES.
 HONOURED = (
-    'rw bs iodepth iodepth_batch_submit iodepth_batch_complete_min iodepth_batch_complete_max '
-    'numjobs rwmixread rwmixwrite size runtime number_ios ramp_time rate_iops rate_process '
-    'thinktime randseed ioengine time_based group_reporting stonewall norandommap'
+    'rw bs bsrange bssplit iodepth iodepth_low iodepth_batch_submit iodepth_batch_complete_min '
+    'iodepth_batch_complete_max numjobs rwmixread rwmixwrite size offset offset_increment '
+    'random_distribution percentage_random norandommap randseed io_size number_ios loops runtime '
+    'time_based ramp_time startdelay io_submit_mode rate rate_iops rate_process thinktime '
+    'thinktime_spin thinktime_blocks thinktime_iotime fsync fdatasync end_fsync read_iolog '
+    'replay_time_scale replay_no_stall replay_scale replay_align replay_skip ioengine '
+    'group_reporting stonewall'
 ).split()
 ALIASES = {
     'readwrite': 'rw',
     'blocksize': 'bs',
+    'blocksize_range': 'bsrange',
     'iodepth_batch': 'iodepth_batch_submit',
     'iodepth_batch_complete': 'iodepth_batch_complete_min',
+    'io_limit': 'io_size',
     'wait_for_previous': 'stonewall',
 }
 EXCLUSIVE = {'rwmixread': 'rwmixwrite', 'rwmixwrite': 'rwmixread'}
+LISTS = ('bs', 'bsrange', 'bssplit', 'rate', 'rate_iops', 'percentage_random', 'replay_skip')
 
 REASONS = {
-    'the disk is [target]': 'filename directory filename_format',
+    'the disk is [target]': 'filename directory filename_format replay_redirect',
     'the LUN needs no preparing': 'fallocate create_on_open create_serialize create_fsync '
     'overwrite pre_read unlink',
     'the content of the data does not matter': 'refill_buffers scramble_buffers zero_buffers '
@@ -45,20 +55,38 @@ REASONS = {
     'it is only a text': 'description name',
     'each job ends by its own limits': 'exitall exit_what',
     'the system calls of an engine have one price': 'fixedbufs registerfiles userspace_reap',
+    'no job is ended for being slow': 'rate_min rate_iops_min rate_cycle max_latency',
+    'requests are counted when they are issued': 'thinktime_blocks_type',
+    'the whole trace is read first': 'read_iolog_chunked',
+    'percentages are rounded up to whole requests': 'offset_align',
 }
 NOTED = {key: reason for reason, keys in REASONS.items() for key in keys.split()}
 
-# Options of fio's that would change the I/O. Those that are not listed are refused as well.
-NOT_MODELLED = (
-    'include bsrange bssplit bs_unaligned blockalign ba offset offset_increment io_size filesize '
-    'loops startdelay iodepth_low random_distribution percentage_random rate rate_min '
-    'rate_iops_min io_submit_mode fsync fdatasync sync verify do_verify thinktime_blocks '
-    'thinktime_spin latency_target latency_window latency_percentile max_latency steadystate '
-    'ss_dur ss_ramp read_iolog zonemode zonesize nrfiles openfiles mem iomem hipri sqthread_poll '
-    'kb_base flow serialize_overlap'
-).split()
-FLAGS = ('time_based', 'group_reporting', 'stonewall', 'norandommap')
+# Options of fio's that would change the I/O, and why they are not there. Others are refused, too.
+REFUSALS = {
+    'requests of other lengths or places than fio aligns to': 'bs_unaligned blocksize_unaligned '
+    'blockalign ba bs_is_seq_rand rw_sequencer',
+    'one file is modelled, the LUN': 'filesize nrfiles openfiles file_service_type opendir',
+    'data are checked by the simulator itself, and always': 'verify do_verify verify_only',
+    'a search over loads; run a sweep': 'latency_target latency_window latency_percentile '
+    'latency_run',
+    'a run ends by its length, not by what it measures': 'steadystate steadystate_duration '
+    'steadystate_ramp_time ss ss_dur ss_ramp',
+    'zones of a zoned disk are not modelled': 'zonemode zonesize zonerange zoneskip zonecapacity',
+    'its effect on the system calls is not modelled': 'hipri sqthread_poll nonvectored mem iomem '
+    'sync atomic write_barrier sync_file_range force_async',
+    'sizes are read in one way': 'kb_base',
+    'a thread that depends on another is not modelled': 'flow flow_id flow_sleep wait_for '
+    'serialize_overlap rate_ignore_thinktime thinkcycles',
+    'there is one log, read_iolog': 'merge_blktrace_file merge_blktrace_scalars '
+    'merge_blktrace_iters',
+}
+NOT_MODELLED = {key: reason for reason, keys in REFUSALS.items() for key in keys.split()}
+FLAGS = (
+    'time_based', 'group_reporting', 'stonewall', 'norandommap', 'end_fsync', 'replay_no_stall'
+)  # fmt: skip
 
+INCLUDES_MAX = 16  # fio's limit
 CACHED = 'I/O through the page cache is not modelled; write direct=1'
 ENGINES = ('libaio', 'io_uring')
 TRUE = ('', '1', 'true', 'yes', 'on')
@@ -74,11 +102,7 @@ def parse_job_file(path: str | Path) -> tuple[list[Job], list[str]]:
     jobs: list[Job] = []
     notes: list[str] = []
     current: Job | None = None
-    for number, raw in enumerate(read_text(path).splitlines(), 1):
-        where = f'{path}:{number}'
-        line = re.split('[;#]', raw, maxsplit=1)[0].strip()
-        if not line:
-            continue
+    for where, line in lines_of(Path(path)):
         if line.startswith('['):
             name = section_name(line, where)
             if name == 'global':
@@ -95,6 +119,26 @@ def parse_job_file(path: str | Path) -> tuple[list[Job], list[str]]:
     for job in jobs:
         fio_defaults(job, notes)
     return jobs, notes
+
+
+def lines_of(path: Path, depth: int = 0) -> Iterator[tuple[str, str]]:
+    """Place and text of each line that says something, with those of files that it includes.
+
+    A file that is included is looked for beside the one that does so, as in fio.
+    """
+    for number, raw in enumerate(read_text(path).splitlines(), 1):
+        where = f'{path}:{number}'
+        line = re.split('[;#]', raw, maxsplit=1)[0].strip()
+        words = line.split(maxsplit=1)
+        if words[:1] != ['include']:
+            if line:
+                yield where, line
+            continue
+        if len(words) == 1:
+            raise ConfigError(f'{where}: include needs a file; write include FILE')
+        if depth == INCLUDES_MAX:
+            raise ConfigError(f'{where}: more than {INCLUDES_MAX} files include each other')
+        yield from lines_of(path.parent / words[1], depth + 1)
 
 
 def section_name(line: str, where: str) -> str:
@@ -133,7 +177,8 @@ def read_option(job: Job, line: str, where: str, notes: list[str]) -> None:
     elif key in NOTED:
         notes.append(f'fio: {where}: {key} has no effect here: {NOTED[key]}')
     elif key.split()[0] in NOT_MODELLED:
-        raise ConfigError(f'{where}: {key.split()[0]} is not modelled; take it out')
+        name = key.split()[0]
+        raise ConfigError(f'{where}: {name} is not modelled: {NOT_MODELLED[name]}; take it out')
     else:
         close = nearest(key, {*HONOURED, *ALIASES, *NOTED, 'direct'})
         raise ConfigError(f'{where}: unknown option {shown(written)}; the nearest is {close!r}')
@@ -141,12 +186,14 @@ def read_option(job: Job, line: str, where: str, notes: list[str]) -> None:
 
 def check_value(key: str, written: str, value: str, where: str) -> None:
     """Refuse what fio understands and this model does not."""
-    if ',' in value:
+    if ',' in value and key not in LISTS:
         raise ConfigError(
             f'{where}: {written}={value}: one value for all directions is modelled, not a list'
         )
-    if key == 'bs' and ('-' in value[1:] or ':' in value):
-        raise ConfigError(f'{where}: {written}={value}: ranges of block sizes are not modelled')
+    if key == 'read_iolog' and ':' in value:
+        raise ConfigError(f'{where}: {written}={value}: one trace for all clones is modelled')
+    if key == 'startdelay' and '-' in value[1:]:
+        raise ConfigError(f'{where}: {written}={value}: one delay is modelled, not a range')
     if key == 'rw' and 'trim' in value:
         raise ConfigError(f'{where}: {written}={value}: trims are not modelled')
     if key == 'ioengine' and value not in ENGINES:
@@ -158,9 +205,12 @@ def check_value(key: str, written: str, value: str, where: str) -> None:
 def fio_defaults(job: Job, notes: list[str]) -> None:
     """Fill in where fio's default is not ours, and say so."""
     name, where = job['name']
-    if 'rw' not in job:
+    if 'rw' not in job and 'read_iolog' not in job:
         job['rw'] = Given('read', where)
         notes.append(f'fio: {where}: no rw in [{name}]: it is read, as in fio')
+    if 'read_iolog' in job and 'iodepth' not in job:
+        job['iodepth'] = Given(1, where)
+        notes.append(f'fio: {where}: no iodepth in [{name}]: it is 1, as in fio')
     if 'ioengine' not in job:
         job['ioengine'] = Given('libaio', where)
         notes.append(f'fio: {where}: no ioengine in [{name}]: libaio is taken, fio takes psync')

@@ -11,71 +11,13 @@ from typing import Any
 from sim.formats.disk_keys import Target as Target
 from sim.formats.key import Key as Key
 from sim.formats.key import key
+from sim.formats.work_keys import REQUESTS_DEFAULT as REQUESTS_DEFAULT
+from sim.formats.work_keys import Workload as Workload
 
-DAY_NS = 86_400 * 10**9
-REQUESTS_DEFAULT = 20_000  # of a clone that nothing else limits
 REPLICATIONS_LEAST = 5  # before an interval is held against run.precision
 AUTO: Any = None  # load() chooses, by the rest of the config
 
 KERNELS = ('6.1', '6.12', '7.2')
-
-
-@dataclass(frozen=True, kw_only=True)
-class Workload:
-    """One fio job: numjobs clones of a thread, each on a vCPU of its own."""
-
-    name: str = key(AUTO, 'text', 'name of the job; auto is job1, job2, ...')
-    rw: str = key(
-        'randread', 'choice', 'direction and order of the I/O', alias='readwrite',
-        choices=('read', 'write', 'randread', 'randwrite', 'rw', 'randrw'),
-        synonyms={'readwrite': 'rw'},
-    )  # fmt: skip
-    bs: int = key(4096, 'size', 'bytes of a request, a multiple of 512', low=512, alias='blocksize')
-    iodepth: int = key(1, 'int', 'requests that a clone keeps in flight', low=1, high=65536)
-    iodepth_batch_submit: int = key(
-        1, 'int', 'requests given to the kernel at once', low=1, high=65536, alias='iodepth_batch'
-    )
-    iodepth_batch_complete_min: int = key(
-        1, 'int', 'completions to wait for', low=1, high=65536, alias='iodepth_batch_complete'
-    )
-    iodepth_batch_complete_max: int = key(
-        AUTO, 'int', 'completions to take at once; auto is the minimum', low=1, high=65536
-    )
-    numjobs: int = key(1, 'int', 'clones of the job', low=1, high=1024)
-    rwmixread: int = key(
-        50, 'int', 'percent of reads in a mix (rwmixwrite: of writes)', high=100, alias='rwmixwrite'
-    )
-    size: int | None = key(
-        None, 'extent', 'part of the LUN that is used, from its start; none is all of it', low=512
-    )
-    runtime: int | None = key(None, 'time', 'longest time to run', unit='s', low=1, high=DAY_NS)
-    time_based: bool = key(False, 'bool', 'start over at the end of size, until runtime is over')
-    number_ios: int | None = key(None, 'count', 'requests a clone issues', low=1, high=10**9)
-    ramp_time: int = key(0, 'time', 'time to run before measuring', unit='s', high=DAY_NS)
-    rate_iops: int | None = key(
-        None, 'count', 'cap on requests per second of a clone', low=1, high=10**9
-    )
-    rate_process: str = key(
-        'linear', 'choice', 'how rate_iops spaces requests', choices=('linear', 'poisson')
-    )
-    thinktime: int = key(0, 'time', 'pause after each request', unit='us', high=DAY_NS)
-    randseed: int | None = key(None, 'int', 'seed of the job; none is from run.seed')
-    ioengine: str = key(
-        'libaio', 'choice', 'the system calls of the job', choices=('libaio', 'io_uring')
-    )
-    group_reporting: bool = key(False, 'bool', 'report the clones as one')
-    stonewall: bool = key(False, 'bool', 'begin only when all jobs before it have ended')
-    norandommap: bool = key(False, 'bool', 'random offsets may repeat within a pass')
-
-    @property
-    def io_limit(self) -> int | None:
-        """Requests that one clone may issue at most; None if only time ends it."""
-        if self.time_based:
-            return None
-        limits = [] if self.number_ios is None else [self.number_ios]
-        if self.size is not None:
-            limits.append(self.size // self.bs)
-        return min(limits, default=REQUESTS_DEFAULT)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,18 @@ from typing import Any
 
 from sim.errors import ConfigError, shown
 from sim.formats import Given
-from sim.formats.keys import Key
+from sim.formats.key import Key
 from sim.formats.spread import Spread, parse_spread
+from sim.formats.work_values import (
+    Distribution,
+    Pair,
+    Sizes,
+    parse_distribution,
+    parse_pair,
+    parse_range,
+    parse_split,
+    percent,
+)
 from sim.units import format_size, format_time, parse_size, parse_time_ns
 
 WORDS = {
@@ -25,7 +35,8 @@ def convert(key: Key, name: str, given: Given) -> Any:
         if isinstance(given.value, str) and not given.value.strip():
             raise ConfigError('the value is empty; write one or take the key out')
         value = READERS[key.kind](key, given.value)
-        if isinstance(value, int) and not key.low <= value <= key.high:
+        numbers = [value.read, value.write] if isinstance(value, Pair) else [value]
+        if any(isinstance(n, int) and not key.low <= n <= key.high for n in numbers):
             raise ConfigError(f'{shown(given.value)} is out of range: {limits(key)}')
         if key.only and value not in key.only:
             wanted = ', '.join(map(word, key.only))
@@ -37,8 +48,8 @@ def convert(key: Key, name: str, given: Given) -> Any:
 
 def limits(key: Key) -> str:
     """The range of a key in words."""
-    show = {'size': format_size, 'extent': format_size, 'time': format_time, 'spread': format_time}
-    written = show.get(key.kind, str)
+    sizes = dict.fromkeys(('size', 'sizes', 'extent'), format_size)
+    written = {**sizes, 'time': format_time, 'spread': format_time}.get(key.kind, str)
     return f'{written(key.low)} to {written(key.high)}'
 
 
@@ -150,6 +161,38 @@ def read_precision(key: Key, value: object) -> str:
     return ','.join(f'{name}:{half}' for name, half in found.items())
 
 
+def read_sizes(key: Key, value: object) -> int | Pair[int]:
+    """A block size, or one for reads and one for writes."""
+    if isinstance(value, str) and ',' in value:
+        return parse_pair(value, parse_size, 4096)
+    return read_size(key, value)
+
+
+def read_bsrange(key: Key, value: object) -> Pair[Sizes]:
+    """A range of block sizes, or one for reads and one for writes."""
+    return parse_pair(str(value), parse_range, None)
+
+
+def read_bssplit(key: Key, value: object) -> Pair[Sizes]:
+    """Block sizes with their shares, or those for reads and those for writes."""
+    return parse_pair(str(value), parse_split, None)
+
+
+def read_counts(key: Key, value: object) -> Pair[int]:
+    """A count, or one for reads and one for writes; an empty one is none."""
+    return parse_pair(str(value), parse_size, None)
+
+
+def read_percents(key: Key, value: object) -> Pair[int]:
+    """A percentage, or one for reads and one for writes; an empty one is 100."""
+    return parse_pair(str(value), percent, 100)
+
+
+def read_distribution(key: Key, value: object) -> Distribution:
+    """fio's random_distribution."""
+    return parse_distribution(str(value))
+
+
 READERS: dict[str, Callable[[Key, object], Any]] = {
     'int': read_int,
     'count': read_size,
@@ -161,4 +204,10 @@ READERS: dict[str, Callable[[Key, object], Any]] = {
     'choice': read_choice,
     'text': read_text,
     'precision': read_precision,
+    'sizes': read_sizes,
+    'bsrange': read_bsrange,
+    'bssplit': read_bssplit,
+    'counts': read_counts,
+    'percents': read_percents,
+    'distribution': read_distribution,
 }
