@@ -3,7 +3,7 @@
 A kernel is a plain function over plain arrays and integers. It is compiled without reference
 counting (`_nrt=False`: kernels create no arrays, and counting is what makes leaf functions slow)
 and cached on disk. numba's cache does not see an edit of a callee in another file, so the cache
-folder carries the hash of all kernel sources: a stale kernel cannot be called.
+folder carries the hash of all kernels and of what they import: a stale kernel cannot be called.
 
 `NUMBA_DISABLE_JIT=1` runs the same functions in plain Python, `NUMBA_BOUNDSCHECK=1` checks every
 array index. `NUMBA_CACHE_DIR` moves the folder.
@@ -11,6 +11,7 @@ array index. `NUMBA_CACHE_DIR` moves the folder.
 
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -19,18 +20,31 @@ from typing import Any
 
 import numba
 
-# No kernels, but numbers that go into them.
-CONSTANTS = ('layout.py', 'fields.py', 'job_fields.py', 'se_cmd.py')
+HERE = Path(__file__).parent
+IMPORTS = re.compile(r'^from (sim(?:\.\w+)*) import (\([^)]*\)|[^\n]*)', re.MULTILINE)
 
 
 def kernel_sources() -> list[Path]:
-    """The files whose text decides what a kernel does: users of this module, and CONSTANTS."""
-    here = Path(__file__).parent
-    return [
-        path
-        for path in sorted(here.rglob('*.py'))
-        if path.name in CONSTANTS or 'sim.jit' in path.read_text(encoding='utf-8')
-    ]
+    """The files whose text decides what a kernel does: those with kernels, and what they import."""
+    found: dict[Path, str] = {}
+    waiting = [path for path in HERE.rglob('*.py') if '@kernel' in path.read_text('utf-8')]
+    while waiting:
+        path = waiting.pop()
+        if path in found:
+            continue
+        found[path] = text = path.read_text('utf-8')
+        for module, names in IMPORTS.findall(text):
+            parts = module.split('.')[1:]
+            files = [HERE.joinpath(*parts).with_suffix('.py')] if parts else []
+            files += [HERE.joinpath(*parts, f'{name}.py') for name in re.findall(r'\w+', names)]
+            waiting += [file for file in files if file.is_file()]
+    return sorted(found)
+
+
+def model_sources() -> list[Path]:
+    """The files whose text decides what a run gives: all of the package, and the presets."""
+    presets = HERE / 'presets' if (HERE / 'presets').is_dir() else HERE.parent / 'presets'
+    return sorted([*HERE.rglob('*.py'), *presets.rglob('*.toml')])
 
 
 def _cache_root() -> Path:
@@ -47,20 +61,21 @@ def _cache_root() -> Path:
         return Path(tempfile.gettempdir()) / f'vhost-scsi-sim-{os.getuid()}'
 
 
-def _digest_of_sources() -> str:
+def _digest_of(paths: list[Path]) -> str:
     digest = hashlib.blake2b(digest_size=8)
-    for path in kernel_sources():
-        name = path.relative_to(Path(__file__).parent).as_posix()
+    for path in paths:
+        name = path.relative_to(HERE.parent).as_posix()
         digest.update(name.encode() + b'\0' + path.read_bytes() + b'\0')
     return digest.hexdigest()
 
 
-MODEL_DIGEST = _digest_of_sources()  # which model this is: results of another one are stale
+MODEL_DIGEST = _digest_of(model_sources())  # which model this is: results of another one are stale
 
 
 def _point_numba_at_its_cache() -> Path:
     checks = '-checked' if numba.config.BOUNDSCHECK else ''
-    folder = _cache_root() / f'kernels-{MODEL_DIGEST}-numba{numba.__version__}{checks}'
+    digest = _digest_of(kernel_sources())
+    folder = _cache_root() / f'kernels-{digest}-numba{numba.__version__}{checks}'
     numba.config.CACHE_DIR = str(folder)
     return folder
 

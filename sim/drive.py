@@ -1,0 +1,103 @@
+"""The compiled loop that performs the steps of all agents, for both engines (sim.engine)."""
+
+import numpy as np
+
+from sim import agents, backend, crossing, guest, target
+from sim.agents import (
+    A_STATE,
+    A_STEPS,
+    CLOCK_END,
+    H_BASE,
+    H_DUE,
+    H_KIND,
+    H_NOTICE,
+    H_NOW,
+    H_SLOTS,
+    H_WOKEN,
+    H_WOKEN_COUNT,
+    IDLE,
+    NEVER,
+    SLOT_BITS,
+    SLOT_MASK,
+    least_of_eight,
+    note_step,
+    renew,
+    top_of_calendar,
+)
+from sim.jit import kernel
+from sim.memory import bare
+
+u64 = np.uint64
+
+
+@kernel
+def drive(memory, ownership, state, trace, blocks, alone, limit):
+    """Perform steps in the calendar's order, those before cycle `limit`.
+
+    `alone` < 0: of all agents, up to a step that leaves a notice. Otherwise of agent `alone`, as
+    long as no agent that its steps have woken comes first; the caller knows that it is due now, and
+    finds in the list of woken agents whose entries have changed.
+
+    Returns the calendar's next entry (of agent `alone`); IDLE when there is none. One function for
+    both engines, so that the model is compiled once.
+    """
+    mem, st, tr, media = bare(memory), bare(state), bare(trace), bare(blocks)
+    lines = None if ownership is None else bare(ownership)
+    entries, woken = u64(st[H_DUE]), u64(st[H_WOKEN])
+    kinds, bases = u64(st[H_KIND]), u64(st[H_BASE])
+    top = top_of_calendar(st)
+    st[H_WOKEN_COUNT] = 0
+    if alone < 0:
+        for slot in range(st[H_SLOTS]):  # control may have changed any entry
+            renew(st, slot)
+        key = least_of_eight(st, top)
+    else:
+        key = st[entries + u64(alone)]
+    room = 60  # the list of woken agents has room for 64 entries per slot
+    while key >> SLOT_BITS < limit and st[H_NOTICE] == 0 and room > 0:
+        slot, now = key & SLOT_MASK, key >> SLOT_BITS
+        entry, base, kind = entries + u64(slot), u64(st[bases + u64(slot)]), st[kinds + u64(slot)]
+        st[entry] = IDLE
+        note_step(st, slot, now, st[base + A_STATE])
+        st[base + A_STEPS] += 1
+        st[H_NOW] = now
+        if kind == agents.VCPU:
+            due = guest.step(mem, lines, st, tr, base, now)
+        elif kind == agents.WORKER:
+            due = backend.worker_step(mem, lines, st, tr, base, now)
+        elif kind == agents.DISK:
+            due = target.disk_step(mem, st, tr, media, base, now)
+        elif kind == agents.LIO_SUBMIT:
+            due = backend.submit_step(mem, st, tr, base, now)
+        elif kind == agents.LIO_COMPLETE:
+            due = backend.complete_step(st, tr, base, now)
+        elif kind == agents.KICK:
+            due = crossing.kick_step(st, base, now)
+        else:
+            due = crossing.irq_step(st, base, now)
+        key = st[entry]  # a step may have woken its own agent
+        if due < NEVER:
+            key = min(key, (min(due, CLOCK_END) << SLOT_BITS) | slot)
+            st[entry] = key
+        if alone < 0:
+            renew(st, slot)
+            for place in range(st[H_WOKEN_COUNT]):
+                renew(st, st[woken + u64(place)])
+            st[H_WOKEN_COUNT] = 0
+            key = least_of_eight(st, top)
+        elif _somebody_is_first(st, slot, key):
+            break
+        else:
+            room -= 1
+    return key
+
+
+@kernel(inline=True)
+def _somebody_is_first(st, slot, key):
+    """Has an agent been woken that comes before `key`?"""
+    woken, due = u64(st[H_WOKEN]), u64(st[H_DUE])
+    for place in range(st[H_WOKEN_COUNT]):
+        other = st[woken + u64(place)]
+        if other != slot and st[due + u64(other)] < key:
+            return True
+    return False
