@@ -42,12 +42,10 @@ class Command:
 class Port:
     """Where the commands come from and go back to. Time in `env` is cycles of host.cpu_hz."""
 
-    def __init__(self, engine: Engine, cpu_hz: int) -> None:
+    def __init__(self, engine: Engine, cpu_hz: int, slot: int) -> None:
         self.env = engine.env
         self._engine, self._cpu_hz = engine, cpu_hz
-        machine = engine.machine
-        (self._slot,) = machine.slots_of(agents.DISK)
-        self._disk = np.uint64(machine.bases[self._slot])
+        self._disk = np.uint64(engine.machine.bases[slot])
         self._commands = simpy.Store(engine.env)
         self._held: set[int] = set()
         engine.listeners.append(self._notice)
@@ -86,9 +84,9 @@ class Port:
 Disk = Callable[[Port], Generator[simpy.Event, Any, Any]]
 
 
-def attach(engine: Engine, name: str, cpu_hz: int) -> None:
-    """Start the disk `module:function` on an engine. Errors: ConfigError, if there is none."""
-    engine.env.process(find(name)(Port(engine, cpu_hz)))
+def attach(engine: Engine, name: str, cpu_hz: int, slot: int) -> None:
+    """Start the disk `module:function` as the agent in `slot`. ConfigError if there is none."""
+    engine.env.process(find(name)(Port(engine, cpu_hz, slot)))
 
 
 def find(name: str) -> Disk:

@@ -36,6 +36,7 @@ from sim.formats.keys import (
     phases,
 )
 from sim.formats.layer import Layer, Table, tree_of
+from sim.formats.luns import Lun, alike, check_sizes, lun_of_job, resolve_luns
 from sim.formats.qemu import feature_switches, parse_device, parse_pairs
 from sim.formats.toml import read_toml, toml_table
 from sim.formats.values import convert
@@ -76,6 +77,7 @@ class Config:
     qemu: Qemu
     target: Target
     run: Run
+    luns: tuple[Lun, ...] = ()  # of [[lun]] tables; without any there are target.luns alike
     costs: dict[str, int] = field(default_factory=dict)  # 'kick.exit_to_kernel_roundtrip' -> ns
     notes: tuple[str, ...] = field(default=(), compare=False)
     # Of each job its trace, if it replays one; the hash in the job stands for it in comparisons.
@@ -91,6 +93,15 @@ class Config:
         """Bytes of the longest request of each job."""
         pairs = zip(self.jobs, self.replays, strict=True)
         return tuple(r.blocks_max * SECTOR if r else job.largest for job, r in pairs)
+
+    @property
+    def disks(self) -> tuple[Lun, ...]:
+        """Every LUN with its disk."""
+        return self.luns or alike(self.target, self.device.boot_tpgt)
+
+    def lun_of(self, job: Workload) -> int:
+        """Which of the disks a job works on."""
+        return lun_of_job(vars(job), 'workload', self.disks)
 
     @property
     def agreed(self) -> features.Negotiation:
@@ -111,8 +122,7 @@ class Config:
     def effective(self) -> dict[str, Any]:
         """Every key that means something and its value, fit for JSON and from_effective()."""
         sections = {name: printed(getattr(self, name)) for name in SECTIONS if name != 'workload'}
-        for unused in unused_keys(vars(self.target), self.host.kernel):
-            del sections['target'][unused]
+        sections['target'] = self._disk(self.target)
         for unused in meaningless(sections['run']):
             del sections['run'][unused]
         costs = {name: format_time(ns) for name, ns in sorted(self.costs.items())}
@@ -120,14 +130,28 @@ class Config:
         for job in jobs:
             for unused in unused_job_keys(job):
                 del job[unused]
-        return {'job': jobs, **sections, 'costs': costs}
+        luns = [
+            {'number': lun.number, 'target': lun.target, **self._disk(lun.disk)}
+            for lun in self.luns
+        ]
+        if luns:
+            for table in (*luns, sections['target']):
+                del table['luns']
+        rest = {'lun': luns, **sections} if luns else sections
+        return {'job': jobs, **rest, 'costs': costs}
+
+    def _disk(self, disk: Target) -> dict[str, Any]:
+        """The keys of a disk that mean something."""
+        unused = unused_keys(vars(disk), self.host.kernel)
+        return {name: value for name, value in printed(disk).items() if name not in unused}
 
     def to_toml(self) -> str:
         """The effective config as a TOML file that load() reads."""
         effective = self.effective()
-        jobs = [toml_table('[[job]]', job) for job in effective.pop('job')]
+        tables = [toml_table('[[job]]', job) for job in effective.pop('job')]
+        tables += [toml_table('[[lun]]', lun) for lun in effective.pop('lun', [])]
         return '\n'.join(
-            [*jobs, *(toml_table(f'[{name}]', table) for name, table in effective.items())]
+            [*tables, *(toml_table(f'[{name}]', table) for name, table in effective.items())]
         )
 
 
@@ -207,34 +231,43 @@ def combine(layers: Sequence[Layer], last: Layer, notes: list[str]) -> Config:
             merged[name] |= layer.tables.get(name, {})
         costs |= layer.costs
     tables: list[Table] = next((layer.jobs for layer in reversed(layers) if layer.jobs), [{}])
+    luns: list[Table] = next((layer.luns for layer in reversed(layers) if layer.luns), [])
     ends = last.tables.get('workload', {})
     tables = [{**merged['workload'], **table, **ends} for table in tables]
     given = {name: merged[name] | last.tables.get(name, {}) for name in SECTIONS}
     given['target'] = lay_preset(given['target'])
     costs |= last.costs
-    return build(tables, given, costs, notes)
+    return build(tables, luns, given, costs, notes)
 
 
 # ---------------------------------------------------------------------------------- what must hold
 
 
 def build(
-    tables: Sequence[Table], given: Mapping[str, Table], costs: Table, notes: list[str]
+    tables: Sequence[Table],
+    lun_tables: Sequence[Table],
+    given: Mapping[str, Table],
+    costs: Table,
+    notes: list[str],
 ) -> Config:
     """Convert every value, resolve what is auto, and check what concerns more than one key."""
     guest, device, host, qemu, target, run = (
         values(name, given[name]) for name in ('guest', 'device', 'host', 'qemu', 'target', 'run')
     )
     check_target(target, given['target'], host['kernel'])
-    resolve_engine(run, target)
+    tpgt = device['boot_tpgt']
+    luns = resolve_luns(lun_tables, given['target'], tpgt, host['kernel'], values)
+    there = luns or alike(Target(**target), tpgt)
+    check_sizes(there)
+    resolve_engine(run, any(lun.disk.kind == 'python' for lun in there))
     check_host(host)
     resolve_run(run, given['run'])
     jobs = [values('workload', table) for table in tables]
-    disk = Target(**target)
-    replays = [
-        resolve_job(job, table, f'job {number}', disk, device, notes)
-        for number, (job, table) in enumerate(zip(jobs, tables, strict=True), 1)
-    ]
+    replays = []
+    for number, (job, table) in enumerate(zip(jobs, tables, strict=True), 1):
+        job['target'] = tpgt if job['target'] is None else job['target']
+        lun = there[lun_of_job(job, f'job {number}: workload', there)]
+        replays.append(resolve_job(job, table, f'job {number}', lun.disk, device, notes))
     workloads = tuple(Workload(**job) for job in jobs)
     names = [job.name for job in workloads]
     twice = next((name for name in names if names.count(name) > 1), None)
@@ -248,8 +281,9 @@ def build(
         device=Device(**device),
         host=Host(**host),
         qemu=Qemu(**qemu),
-        target=disk,
+        target=Target(**target),
         run=Run(**run),
+        luns=luns,
         costs={name: convert(COST, f'costs.{name}', value) for name, value in costs.items()},
         notes=tuple(notes),
         replays=tuple(replays),
@@ -304,9 +338,8 @@ def resolve_run(run: dict[str, Any], given: Table) -> None:
     )
 
 
-def resolve_engine(run: dict[str, Any], target: dict[str, Any]) -> None:
+def resolve_engine(run: dict[str, Any], python: bool) -> None:
     """Compiled where it can: a component written in Python needs SimPy to call it."""
-    python = target['kind'] == 'python'
     refuse(
         python and run['engine'] == 'compiled',
         'run.engine=compiled: target.kind=python runs under the SimPy engine only, which calls the '

@@ -53,6 +53,7 @@ from sim.agents import (
 from sim.jit import kernel
 from sim.job_fields import (
     J_DONE_COUNT,
+    J_LUN,
     J_PREPARED_COUNT,
     J_REAP_MIN,
     J_URING,
@@ -151,30 +152,40 @@ VCPU_WORDS = A_FIELDS + 32
     G_WAITER_HEAD,
     G_WAITER_LIST,
     G_WAITER_ROOM,
-    G_LUN,  # base of the LUN's stretch
     G_ROW_OF_HEAD,  # trace only: row of the request that a head stands for
-    G_TARGET,
-    G_LUN_NUMBER,
     G_HANDLERS,
-) = map(u64, range(28))
-GUEST_QUEUE_WORDS = 28
+) = map(u64, range(25))
+GUEST_QUEUE_WORDS = 25
 
 # What a queue has for its vCPU: its vector, or requests that may be tried again.
 NOTHING, VECTOR, RUN_QUEUE = range(3)
 
 # A tag.
-T_ROW, T_VCPU, T_UNIT, T_OP, T_LBA, T_SERIAL, T_NEXT, T_BLOCKS, T_SEGMENTS = map(u64, range(9))
-TAG_WORDS = u64(9)
+(
+    T_ROW,
+    T_VCPU,
+    T_UNIT,
+    T_OP,
+    T_LBA,
+    T_SERIAL,
+    T_NEXT,
+    T_BLOCKS,
+    T_SEGMENTS,
+    T_LUN,  # base of its LUN
+) = map(u64, range(10))
+TAG_WORDS = u64(10)
 
-# The SCSI device as the guest has it.
+# A LUN as the guest has it (struct scsi_device).
 (
     L_BUSY,
     L_DEPTH,
+    L_TARGET,
+    L_NUMBER,
     L_STARVED,  # requests wait somewhere because the LUN had no budget
     L_QUEUE_COUNT,
     L_QUEUE_LIST,  # the queues that lead to it
-) = map(u64, range(5))
-LUN_WORDS = 5
+) = map(u64, range(7))
+LUN_WORDS = 7
 
 RESP_OFFSET = 59  # struct virtio_scsi_cmd: the response follows the larger, PI form of the request
 AIO_PLUG_THRESHOLD = 2  # fs/aio.c, io_uring.c: a submission of more than two plugs
@@ -264,6 +275,7 @@ def _begin(st, tr, v, now, delay):
     st[t + T_SERIAL] = st[unit + U_SERIAL]
     st[t + T_BLOCKS] = blocks
     st[t + T_SEGMENTS] = (blocks + BLOCKS_PER_PAGE - 1) // BLOCKS_PER_PAGE
+    st[t + T_LUN] = st[j + J_LUN]
     st[v + V_TAG] = tag
     tr[u64(row) + record.R_SUBMIT] = now + delay + 1
     st[v + A_STATE] = ADD
@@ -297,8 +309,9 @@ def _describe(mem, lines, st, core, q, tag):
     header = st[q + G_HEADERS] + st[q + G_HEADER_STRIDE] * tag
     data = st[q + G_DATA] + st[q + G_DATA_STRIDE] * tag
     op, lba, blocks = st[t + T_OP], st[t + T_LBA], st[t + T_BLOCKS]
+    lun = u64(st[t + T_LUN])
     scsi.write_request(
-        mem, lines, core, header, st[q + G_TARGET], st[q + G_LUN_NUMBER], header, op, lba, blocks
+        mem, lines, core, header, st[lun + L_TARGET], st[lun + L_NUMBER], header, op, lba, blocks
     )
     write = op == OP_WRITE
     segments = st[t + T_SEGMENTS]
@@ -383,7 +396,7 @@ def _add(mem, lines, st, tr, v, now):
     tag = st[v + V_TAG]
     t = _tag(st, q, tag)
     row = u64(st[t + T_ROW])
-    lun = u64(st[q + G_LUN])
+    lun = u64(st[t + T_LUN])
     st[v + V_KICK_QUEUE] = np.int64(q)
     last = True
     if not st[v + V_DISPATCHING]:
@@ -506,7 +519,7 @@ def _finish(mem, st, tr, q, tag, now):
         for i in range(st[t + T_BLOCKS]):
             total = record.fold(total, load64(mem, _stamp_of(st, q, tag, i)))
         tr[row + record.R_STAMP] = total
-    lun = u64(st[q + G_LUN])
+    lun = u64(st[t + T_LUN])
     st[lun + L_BUSY] -= 1
     if st[lun + L_STARVED]:
         _run_starved(st, lun, q, now)
@@ -614,16 +627,14 @@ def _recheck(mem, lines, st, tr, v, now):
 def _dispatch_next(st, tr, v, now, delay):
     """blk_mq_run_hw_queue(): try the first waiting request again, if it could fit now."""
     q = u64(st[v + V_HANDLER_QUEUE])
-    lun = u64(st[q + G_LUN])
     tag = st[q + G_DISPATCH_HEAD]
-    budget = st[lun + L_BUSY] < st[lun + L_DEPTH]
-    if tag >= 0 and not budget:
-        st[lun + L_STARVED] = 1
-    if tag >= 0 and budget and st[v + V_DISPATCHING] == 1:
+    if tag >= 0:
         t = _tag(st, q, tag)
-        d = u64(st[q + G_DRIVER])
+        d, lun = u64(st[q + G_DRIVER]), u64(st[t + T_LUN])
         needed = 1 if st[d + vring.D_INDIRECT] else 2 + st[t + T_SEGMENTS]
-        if st[d + vring.D_NUM_FREE] >= needed:
+        if st[lun + L_BUSY] >= st[lun + L_DEPTH]:
+            st[lun + L_STARVED] = 1
+        elif st[v + V_DISPATCHING] == 1 and st[d + vring.D_NUM_FREE] >= needed:
             st[q + G_DISPATCH_HEAD] = st[t + T_NEXT]
             st[v + V_TAG] = tag
             tr[u64(st[t + T_ROW]) + record.R_SUBMIT] = now + delay + 1

@@ -25,7 +25,8 @@ def check(machine: Machine) -> list[str]:
     rows = frame.trace_rows(machine)
     if rows.size == 0:
         return ['no request was recorded: the run did nothing']
-    return [*conservation(rows), *order(rows), *data(rows), *littles_law(rows), *broken]
+    broken += data(rows, luns_of(machine))
+    return [*conservation(rows), *order(rows), *littles_law(rows), *broken]
 
 
 def checks_of(machine: Machine) -> dict[str, list[str]]:
@@ -127,7 +128,12 @@ def nothing_left(machine: Machine) -> list[str]:
     return broken
 
 
-def data(rows: Rows) -> list[str]:
+def luns_of(machine: Machine) -> Rows:
+    """A number of the LUN that each clone works on."""
+    return np.array([plan.workload.target << 14 | plan.workload.lun for plan in machine.plans])
+
+
+def data(rows: Rows, luns: Rows) -> list[str]:
     """Every READ returned what the disk held: replay all transfers in the disk's order.
 
     The replay knows nothing of rings or memory: a WRITE leaves its stamps (record.block_stamp) in
@@ -139,12 +145,13 @@ def data(rows: Rows) -> list[str]:
     row_of = np.repeat(np.arange(len(done)), blocks)
     starts = np.cumsum(blocks) - blocks
     block = done[row_of, COLUMN['lba']] + np.arange(len(row_of)) - starts[row_of]
+    place = luns[done[row_of, COLUMN['job']]] << 40 | block
     write = done[row_of, COLUMN['op']] == OP_WRITE
     stamp = (done[row_of, COLUMN['serial']] * 2654435761) ^ block
     if write.any():
-        held = pd.Series(np.where(write, stamp, 0)).mask(~write).groupby(block).ffill()
+        held = pd.Series(np.where(write, stamp, 0)).mask(~write).groupby(place).ffill()
         unwritten = held.isna().to_numpy()
-        found = _last_written(block, write, stamp)
+        found = _last_written(place, write, stamp)
         found[unwritten] = -1 - block[unwritten]
     else:
         found = -1 - block
@@ -160,9 +167,9 @@ def data(rows: Rows) -> list[str]:
     ]
 
 
-def _last_written(block: Rows, write: npt.NDArray[np.bool_], stamp: Rows) -> Rows:
+def _last_written(place: Rows, write: npt.NDArray[np.bool_], stamp: Rows) -> Rows:
     """For every access the stamp of the last write to its block so far (0 before any)."""
-    index = pd.Series(np.where(write, np.arange(len(block)), -1)).groupby(block).cummax()
+    index = pd.Series(np.where(write, np.arange(len(place)), -1)).groupby(place).cummax()
     latest = index.to_numpy()
     return np.where(latest >= 0, stamp[np.maximum(latest, 0)], 0)
 

@@ -70,9 +70,10 @@ u64 = np.uint64
     J_DONE_HEAD,
     J_DONE_LIST,
     J_UNITS,
+    J_LUN,  # base of the guest's LUN
     J_FINISHED,
     J_DIRECTIONS,  # the two directions begin here
-) = map(u64, range(64))
+) = map(u64, range(65))
 
 # Of a direction.
 (
@@ -102,7 +103,7 @@ u64 = np.uint64
     F_NEXT,  # intended time of the next I/O; NEVER where the direction is not used
 ) = map(u64, range(24))
 DIRECTION_WORDS = u64(24)
-JOB_WORDS = 63 + 2 * 24
+JOB_WORDS = 64 + 2 * 24
 
 # fio's io_u.
 U_ROW, U_OP, U_LBA, U_SERIAL, U_BLOCKS = map(u64, range(5))

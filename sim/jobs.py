@@ -45,11 +45,13 @@ class JobPlan:
 class JobBuilder:
     """Lays out the jobs of a config in the words of the agents' state.
 
-    `take` hands out words, `put` and `place` say what shall stand in them.
+    `luns` are the bases of the guest's LUNs, in the order of config.disks. `take` hands out words,
+    `put` and `place` say what shall stand in them.
     """
 
     config: Config
     queues: int
+    luns: Sequence[int]
     take: Callable[[int], int]
     put: Put
     place: Place
@@ -84,8 +86,10 @@ class JobBuilder:
         def key(name: str) -> int:
             return rng.stream_key(seed, f'job{job}.{clone}.{name}')
 
+        lun = self.config.lun_of(work)
+        disk = self.config.disks[lun].disk
         first = work.offset + work.offset_increment * clone
-        part = (work.size or self.config.target.size - first) // SECTOR
+        part = (work.size or disk.size - first) // SECTOR
         self.put(
             base,
             [
@@ -102,7 +106,8 @@ class JobBuilder:
                 (fields.J_KEY_SIZE, key('size')),
                 (fields.J_KEY_ORDER, key('order')),
                 *self.units(work),
-                *self.limits(work, replay),
+                (fields.J_LUN, self.luns[lun]),
+                *self.limits(work, replay, disk.has_volatile_cache),
                 *self.times(work, replay),
                 *self.trace(job, replay),
             ],
@@ -129,7 +134,7 @@ class JobBuilder:
             (fields.J_UNITS, self.take(int(fields.UNIT_WORDS) * depth)),
         ]
 
-    def limits(self, work: Workload, replay: Replay | None) -> Values:
+    def limits(self, work: Workload, replay: Replay | None, flushes: bool) -> Values:
         """What ends a loop, and how many loops there are."""
         limit, loops = work.io_limit, work.loops - 1
         if replay is not None:
@@ -139,7 +144,6 @@ class JobBuilder:
         loop_bytes = work.byte_limit or 0
         hz = self.config.host.cpu_hz
         stops = work.runtime is not None
-        flushes = self.config.target.has_volatile_cache
         runtime = ns_to_cycles(work.ramp_time + work.runtime, hz) if work.runtime else 0
         return [
             (fields.J_LIMIT, limit),

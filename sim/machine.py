@@ -29,11 +29,12 @@ from sim import (
     wbt,
 )
 from sim.agents import NEVER
-from sim.config import Config
+from sim.config import Config, Target
 from sim.costs import Costs
 from sim.disks import fields as disks
 from sim.disks.build import DiskPlan, has_volatile_cache
 from sim.formats.disks import THROTTLED
+from sim.formats.luns import Lun
 from sim.jobs import JobBuilder, JobPlan
 from sim.layout import PAGE_SIZE, REQ_SIZE, desc_bytes, vring_offsets
 from sim.lio.ports import TargetPlan
@@ -152,6 +153,7 @@ class _Builder:
             + [agents.KICK] * self.vcpus
             + [agents.IRQ] * self.queues
             + [agents.WORKER, agents.LIO_SUBMIT, agents.DISK, agents.LIO_COMPLETE]
+            + [agents.DISK] * (len(self.config.disks) - 1)
         )
         sizes = {
             agents.VCPU: guest.VCPU_WORDS,
@@ -166,17 +168,16 @@ class _Builder:
         self.vcpu = bases[: self.vcpus]
         self.kick = bases[self.vcpus : 2 * self.vcpus]
         self.irq = bases[2 * self.vcpus : 2 * self.vcpus + self.queues]
-        self.worker, self.lio_submit, self.disk, self.lio_complete = bases[-4:]
+        rest = bases[2 * self.vcpus + self.queues :]
+        self.worker, self.lio_submit, first_disk, self.lio_complete, *others = rest
+        self.disks = [first_disk, *others]
         self.guest_queues = [self.words.take(guest.GUEST_QUEUE_WORDS) for _ in range(self.queues)]
         self.host_queues = [self.words.take(backend.HOST_QUEUE_WORDS) for _ in range(self.queues)]
         self.drivers = [self.words.take(vring.driver_words(self.num)) for _ in range(self.queues)]
         self.devices = [self.words.take(vring.device_words(self.num)) for _ in range(self.queues)]
         self.vhost = self.words.take(vhost_scsi.DEVICE_WORDS)
         self._luns()
-        self.lun = self.words.take(guest.LUN_WORDS)
-        self.put(self.lun, guest.L_DEPTH, min(self.config.device.cmd_per_lun, self.num))
-        self.put(self.lun, guest.L_QUEUE_COUNT, self.queues)
-        self.put(self.lun, guest.L_QUEUE_LIST, self._table(self.guest_queues))
+        self.guest_luns = [self._guest_lun(lun) for lun in self.config.disks]
         rings = [self._queue(index) for index in range(self.queues)]
         for index in range(self.vcpus):
             self._vcpu(index)
@@ -287,15 +288,16 @@ class _Builder:
             if kind in agents.CPU_KINDS:
                 groups[f'busy.{name}'] = [base + int(agents.A_BUSY)]
             elif kind == agents.DISK:
-                groups['busy.disk.lanes'] = [base + int(disks.D_LANE_BUSY)]
-                groups['busy.disk.serial'] = [base + int(disks.D_SERIAL_BUSY)]
+                groups[f'busy.{name}.lanes'] = [base + int(disks.D_LANE_BUSY)]
+                groups[f'busy.{name}.serial'] = [base + int(disks.D_SERIAL_BUSY)]
         return groups
 
     def _names(self) -> tuple[str, ...]:
         each = [f'vcpu{i}' for i in range(self.vcpus)]
         each += [f'kick{i}' for i in range(self.vcpus)]
         each += [f'irq{i}' for i in range(self.queues)]
-        return (*each, 'vhost', 'lio_submit', 'disk', 'lio_complete')
+        each += ['vhost', 'lio_submit', 'disk', 'lio_complete']
+        return (*each, *(f'disk{i}' for i in range(1, len(self.disks))))
 
     # ---- the parts
 
@@ -335,9 +337,7 @@ class _Builder:
             (guest.G_DISPATCH_TAIL, -1),
             (guest.G_WAITER_ROOM, self.vcpus),
             (guest.G_WAITER_LIST, self.words.take(self.vcpus)),
-            (guest.G_LUN, self.lun),
             (guest.G_ROW_OF_HEAD, rows),
-            (guest.G_TARGET, self.config.device.boot_tpgt),
         )
         for name, value in values:
             self.put(g, name, value)
@@ -425,21 +425,25 @@ class _Builder:
     def _luns(self) -> None:
         """Targets and LUNs as LIO has them, and the vhost-scsi device in front of them."""
         config = self.config
-        tpgt, disk = config.device.boot_tpgt, config.target
-        lun = LunSpec(
-            target=tpgt,
-            size=disk.size,
-            write_cache=has_volatile_cache(disk),
-            rotational=disk.kind == 'hdd',
-        )
+        luns = [
+            LunSpec(
+                number=lun.number,
+                target=lun.target,
+                size=lun.disk.size,
+                write_cache=has_volatile_cache(lun.disk),
+                rotational=lun.disk.kind == 'hdd',
+            )
+            for lun in config.disks
+        ]
         self.target_plan = TargetPlan(
-            luns=[lun],
-            targets=(tpgt,),
+            luns=luns,
+            targets=tuple(sorted({lun.target for lun in luns})),
             wwpn=config.device.wwpn,
             kernel=config.host.kernel,
         )
+        bases = {(lun.target, lun.number): b for lun, b in zip(luns, self.disks, strict=True)}
         base = self.words.take(self.target_plan.size())
-        words = self.target_plan.words(base, {(tpgt, 0): self.disk})
+        words = self.target_plan.words(base, bases)
         self.writes += enumerate(words.tolist(), base)
         values = (
             (vhost_scsi.S_TARGETS, base),
@@ -450,33 +454,52 @@ class _Builder:
         for name, value in values:
             self.put(self.vhost, name, value)
 
+    def _guest_lun(self, lun: Lun) -> int:
+        """A LUN as the guest has it."""
+        base = self.words.take(guest.LUN_WORDS)
+        self.put(base, guest.L_DEPTH, min(self.config.device.cmd_per_lun, self.num))
+        self.put(base, guest.L_QUEUE_COUNT, self.queues)
+        self.put(base, guest.L_QUEUE_LIST, self._table(self.guest_queues))
+        self.put(base, guest.L_TARGET, lun.target)
+        self.put(base, guest.L_NUMBER, lun.number)
+        return base
+
     def _target(self) -> None:
+        """LIO's kworkers, and a disk for each LUN."""
         first = 2 * self.vcpus + self.queues + 1
         for place, base in ((0, self.lio_submit), (2, self.lio_complete)):
             self.put(base, target.W_SLOT, first + place)
             self.put(base, target.W_HEAD, -1)
         self.put(self.lio_submit, target.W_PEER, self.lio_complete)
         self.put(self.lio_submit, target.W_FAILED, -1)
-        host, spec = self.config.host, self.config.target
-        self.put(self.disk, disks.D_SLOT, first + 1)
-        self.put(self.disk, disks.D_LIO_COMPLETE, self.lio_complete)
+        host = self.config.host
+        self.put(self.lio_submit, target.W_DIRECT, int(host.submit_type == 'direct'))
+        self.put(self.lio_complete, target.W_DIRECT, int(host.complete_type == 'direct'))
+        for index, (base, lun) in enumerate(zip(self.disks, self.config.disks, strict=True)):
+            self.put(base, disks.D_SLOT, first + (1 if index == 0 else 2 + index))
+            self._disk(base, index, lun.disk)
+
+    def _disk(self, base: int, index: int, spec: Target) -> None:
+        """The disk of one LUN."""
+        host = self.config.host
+        self.put(base, disks.D_LIO_COMPLETE, self.lio_complete)
+        self.put(base, disks.D_LIO_SUBMIT, self.lio_submit)
         plan = DiskPlan(
             self.words.take,
             lambda base, name, value: self.writes.append((base + name, value)),
-            self.disk,
+            base,
             spec,
             hz=host.cpu_hz,
             seed=self.config.run.seed,
+            lun=index,
         )
         plan.write(commands=self.num * self.queues, null_service=self.costs.null_service)
-        self.put(self.lio_submit, target.W_DIRECT, int(host.submit_type == 'direct'))
-        self.put(self.lio_complete, target.W_DIRECT, int(host.complete_type == 'direct'))
         if host.kernel in THROTTLED and spec.wbt_lat:
-            self._throttle()
+            self.put(base, disks.D_WBT, self._throttle(spec))
 
-    def _throttle(self) -> None:
+    def _throttle(self, spec: Target) -> int:
         """Write-back throttling of the block device under LIO."""
-        spec, hz = self.config.target, self.config.host.cpu_hz
+        hz = self.config.host.cpu_hz
         base = self.words.take(wbt.WBT_WORDS)
         words = wbt.plan_wbt(
             latency=int(ns_to_cycles(spec.wbt_lat, hz)),
@@ -486,8 +509,7 @@ class _Builder:
         )
         for name, value in words.items():
             self.put(base, name, value)
-        self.put(self.lio_submit, target.W_WBT, base)
-        self.put(self.disk, disks.D_LIO_SUBMIT, self.lio_submit)
+        return base
 
     # ---- the work
 
@@ -501,7 +523,12 @@ class _Builder:
             return base
 
         builder = JobBuilder(
-            config=self.config, queues=self.queues, take=self.words.take, put=put, place=place
+            config=self.config,
+            queues=self.queues,
+            luns=self.guest_luns,
+            take=self.words.take,
+            put=put,
+            place=place,
         )
         return builder.plans()
 

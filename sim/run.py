@@ -97,8 +97,9 @@ def run(
     world = machine.build(config, table, record_requests=record_requests)
     engine = ENGINES[config.run.engine](world)
     Phases(engine, config)
-    if config.target.component is not None:
-        component.attach(engine, config.target.component, config.host.cpu_hz)
+    for slot, lun in zip(world.slots_of(agents.DISK), config.disks, strict=True):
+        if lun.disk.component is not None:
+            component.attach(engine, lun.disk.component, config.host.cpu_hz, slot)
     engine.run()
     wall_seconds = time.perf_counter() - began
     measured, requests = measure.of_run(world, config)

@@ -20,8 +20,16 @@ from sim import layout, scsi
 from sim.errors import ConfigError, shown
 from sim.formats import cdb as formats
 from sim.formats.cdb import Command
-from sim.formats.scsi_data import describe, spaced
-from sim.formats.sense import RESPONSES, STATUSES, parse_sense
+from sim.formats.scsi_data import describe
+from sim.formats.scsi_text import (
+    ATTRIBUTES,
+    Line,
+    fields_of_request,
+    fields_of_reset,
+    fields_of_response,
+    text_of,
+)
+from sim.formats.sense import RESPONSES, STATUSES
 from sim.initiator import Initiator, header, pages
 from sim.layout import RESP_SIZE
 from sim.lio.pages import mode_pages
@@ -30,7 +38,6 @@ from sim.units import parse_size
 
 RESET = 'LUN RESET'
 MOST_DATA = 1 << 20
-ATTRIBUTES = ('simple', 'ordered', 'head', 'aca')
 ALIASES = (
     (r'^TUR$', 'TEST UNIT READY'),
     (r'^RTPG$', 'REPORT TARGET PORT GROUPS'),
@@ -337,71 +344,7 @@ def _reservation(command: Command, options: argparse.Namespace) -> bytes:
     return head + bytes([0, 0, 0, 0, flags, 0, 0, 0])
 
 
-# -------------------------------------------------------------------------------- what it says ----
-
-
-@dataclass(frozen=True)
-class Line:
-    """Bytes of a structure with the name and meaning of what they are."""
-
-    offset: int
-    raw: bytes
-    name: str
-    text: str
-
-    def __str__(self) -> str:
-        return f'{self.offset:>5}  {spaced(self.raw):<50} {self.name:17} {self.text}'.rstrip()
-
-    def as_data(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
-            'offset': self.offset, 'bytes': self.raw.hex(), 'field': self.name, 'text': self.text,
-        }  # fmt: skip
-
-
-def fields_of_request(head: bytes, request: Request) -> list[Line]:
-    """The 51 bytes of a request header."""
-    size = formats.cdb_size(request.cdb.ljust(16, b'\0'))
-    told = request.name if request.command else 'none of the subset'
-    if request.command:
-        cdb = head[19:51]
-        told += ''.join(
-            f'  {field.name}={value:#x}'
-            for field in request.command.fields
-            if (value := field.get(cdb)) or field.bits >= 8
-        )
-    lun = int.from_bytes(head[2:4], 'big') & 0x3FFF
-    attribute = head[16]
-    kind = ATTRIBUTES[attribute].upper()
-    return [
-        Line(0, head[:8], 'lun', f'target {head[1]}, LUN {lun}'),
-        Line(8, head[8:16], 'tag', str(int.from_bytes(head[8:16], 'little'))),
-        Line(16, head[16:17], 'task_attr', kind),
-        Line(17, head[17:18], 'prio', ''),
-        Line(18, head[18:19], 'crn', ''),
-        Line(19, head[19 : 19 + size], 'cdb', told),
-        Line(19 + size, head[19 + size : 51], '', ''),
-    ]
-
-
-def fields_of_response(response: bytes) -> list[Line]:
-    """The 108 bytes of a response; nothing of one that never came."""
-    if not response:
-        return []
-    length = int.from_bytes(response[:4], 'little')
-    sense = parse_sense(response[12:]) if length else None
-    status, code = response[10], response[11]
-    answer = RESPONSES[code] if code < len(RESPONSES) else ''
-    used = 0 if not length else 20 if response[12] & 0x7E == 0x72 else 18
-    return [
-        Line(0, response[:4], 'sense_len', str(length)),
-        Line(4, response[4:8], 'resid', str(int.from_bytes(response[4:8], 'little'))),
-        Line(8, response[8:10], 'status_qualifier', ''),
-        Line(10, response[10:11], 'status', STATUSES.get(status, '')),
-        Line(11, response[11:12], 'response', answer),
-        Line(12, response[12 : 12 + used], 'sense', str(sense)),
-        Line(12 + used, response[12 + used :], '' if used else 'sense', '' if used else 'none'),
-    ]
+# ---------------------------------------------------------------------------- what came of it ----
 
 
 def answer(request: Request, desk: Initiator) -> dict[str, Any]:
@@ -430,7 +373,7 @@ def answer(request: Request, desk: Initiator) -> dict[str, Any]:
         'nexus': chr(ord('A') + options.nexus),
         'cdb': request.cdb.hex(),
         'request': head.hex(),
-        'request_fields': [line.as_data() for line in fields_of_request(head, request)],
+        'request_fields': [line.as_data() for line in fields_of_request(head)],
         'data_out': request.data_out.hex(),
         'data_out_fields': _rows(request, request.data_out),
         'readable': [len(piece) for piece in out],
@@ -478,51 +421,15 @@ def _reset(request: Request, desk: Initiator) -> dict[str, Any]:
     sent = scsi.tmf_request(layout.TMF_LOGICAL_UNIT_RESET, options.target, options.lun, options.tag)
     got = desk.control(sent)
     code = got[-1] if got else 0
-    lines = [
-        Line(0, sent[:4], 'type', 'TMF'),
-        Line(4, sent[4:8], 'subtype', 'LOGICAL UNIT RESET'),
-        Line(8, sent[8:16], 'lun', f'target {options.target}, LUN {options.lun}'),
-        Line(16, sent[16:], 'tag', str(options.tag)),
-    ]
     reply = [Line(0, got, 'response', RESPONSES[code])] if got else []
     return {
         'command': RESET,
         'request': sent.hex(),
-        'request_fields': [line.as_data() for line in lines],
+        'request_fields': [line.as_data() for line in fields_of_reset(sent)],
         'outcome': 'answered' if got else 'dropped',
         'response': got.hex() if got else '',
         'response_fields': [line.as_data() for line in reply],
     }
-
-
-def text_of(found: dict[str, Any]) -> str:
-    """What a person wants to see of a command."""
-    whole = [_block('request', found['request'], found['request_fields'])]
-    if found.get('data_out'):
-        whole.append(_block('data out', found['data_out'], found['data_out_fields']))
-    if found['outcome'] == 'dropped':
-        return '\n'.join([*whole, 'no response: the request is dropped, its ring slot leaks'])
-    whole.append(_block('response', found['response'], found['response_fields']))
-    if found.get('data_in_room'):
-        title = f'data in, {len(found["data_in"]) // 2} of {found["data_in_room"]} bytes'
-        whole.append(_block(title, found['data_in'], found['data_in_fields']))
-    return '\n'.join(whole)
-
-
-def _block(title: str, content: str, fields: list[dict[str, Any]]) -> str:
-    count = '' if ',' in title else f', {len(content) // 2} bytes'
-    lines = [f'{title}{count}']
-    for row in fields:
-        if 'field' in row:
-            raw = bytes.fromhex(row['bytes'])
-            if raw and (row['field'] or any(raw)):
-                lines.append(str(Line(row['offset'], raw, row['field'], row['text'])))
-        else:
-            lines.append(row['text'])
-    shown_bytes = sum(len(row['bytes']) // 2 for row in fields)
-    if fields and 'fields' in fields[0] and shown_bytes < len(content) // 2:
-        lines.append('       of each sector the first 8 bytes, which is what the medium keeps')
-    return '\n'.join(lines)
 
 
 # -------------------------------------------------------------------------------- the sequence ----

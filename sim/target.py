@@ -31,7 +31,7 @@ from sim.agents import (
 )
 from sim.disks import medium
 from sim.disks.events import due
-from sim.disks.fields import D_LIO_COMPLETE, D_LIO_SUBMIT
+from sim.disks.fields import D_LIO_COMPLETE, D_LIO_SUBMIT, D_WBT
 from sim.jit import kernel
 from sim.lio import sbc, server
 from sim.lio.command import FAILED, MEDIUM
@@ -52,11 +52,10 @@ STATES = 'sleep run blocked'.split()
     W_WOKEN,
     W_PEER,  # lio_submit: base of the completion kworker; lio_complete: unused
     W_DIRECT,  # submit_type or complete_type: 1 for direct
-    W_WBT,  # lio_submit: base of the throttle, 0 for none
     W_WAITING,  # lio_submit: command that WBT holds back, 0 none
     W_FAILED,  # lio_submit: command that has just failed, -1 none
-) = map(u64, range(A_FIELDS, A_FIELDS + 9))
-KWORKER_WORDS = A_FIELDS + 9
+) = map(u64, range(A_FIELDS, A_FIELDS + 8))
+KWORKER_WORDS = A_FIELDS + 8
 
 
 # ----------------------------------------------------------------------------------- kworkers ----
@@ -130,10 +129,15 @@ def _execute(mem, st, tr, w, x, now):
 
 
 @kernel
+def _disk_of(st, x):
+    return u64(st[u64(st[x + X_LUN]) + L_DISK])
+
+
+@kernel
 def _issue(st, tr, x, now):
     tr[u64(st[x + X_ROW]) + record.R_ISSUE] = now + 1
     st[x + X_ISSUED] = now
-    medium.accept(st, u64(st[u64(st[x + X_LUN]) + L_DISK]), x, now)
+    medium.accept(st, _disk_of(st, x), x, now)
 
 
 @kernel
@@ -151,8 +155,8 @@ def submit_step(mem, st, tr, w, now):
         x = _take(st, w)
         if not _execute(mem, st, tr, w, x, now):
             return _next(st, w, now, st[K_LIO_SUBMIT])
-    if st[w + W_WBT]:
-        t = u64(st[w + W_WBT])
+    t = u64(st[_disk_of(st, x) + D_WBT])
+    if t:
         if not wbt.admit(st, t, x, st[x + X_OP], now):
             if st[w + A_STATE] == RUN:
                 st[t + wbt.T_WAITS] += 1
@@ -192,15 +196,16 @@ def disk_step(mem, st, tr, media, disk, now):
             st[H_DISK_ORDER] += 1
             tr[u64(st[x + X_ROW]) + record.R_DISK_ORDER] = st[H_DISK_ORDER]
         tr[u64(st[x + X_ROW]) + record.R_DONE] = now + 1
-        if st[disk + D_LIO_SUBMIT]:
-            _throttle_done(st, u64(st[disk + D_LIO_SUBMIT]), x, now)
+        if st[disk + D_WBT]:
+            _throttle_done(st, disk, x, now)
         _complete(st, u64(st[disk + D_LIO_COMPLETE]), x, now, st[x + X_STATUS] == scsi.GOOD)
     return due(st, disk)
 
 
 @kernel
-def _throttle_done(st, w, x, now):
-    """WBT sees a completion; a kworker asleep in submit_bio() may go on a wake-up later."""
-    wakes = wbt.done(st, u64(st[w + W_WBT]), x, st[x + X_OP], st[x + X_ISSUED], now)
-    if wakes and st[w + A_STATE] == BLOCKED:
+def _throttle_done(st, disk, x, now):
+    """WBT sees a completion; a kworker asleep in its submit_bio() may go on a wake-up later."""
+    wakes = wbt.done(st, u64(st[disk + D_WBT]), x, st[x + X_OP], st[x + X_ISSUED], now)
+    w = u64(st[disk + D_LIO_SUBMIT])
+    if wakes and st[w + A_STATE] == BLOCKED and _disk_of(st, u64(st[w + W_WAITING])) == disk:
         wake(st, st[w + W_SLOT], now + st[K_LIO_HOP])

@@ -5,9 +5,10 @@ system call, kick or interrupt of its own (a batch may share them), every hop at
 """
 
 import math
+from itertools import chain
 
 from sim.analysis.theory import asymptotic_bounds
-from sim.config import Config
+from sim.config import Config, Target
 from sim.costs import Costs, of_config
 from sim.disks import network
 
@@ -54,10 +55,13 @@ def disk_demands(config: Config, costs: Costs) -> list[tuple[float, float]]:
     writes = [job.rw in ('write', 'randwrite') for job in config.jobs]
     sides = [w for w in (False, True) if w in writes or config_mixes(config)]
     bs = min(job.bs for job in config.jobs)
-    each = [_stations(config, costs, bs, write) for write in sides]
-    least = [min(demands) for demands in zip(*([d for d, _ in one] for one in each), strict=True)]
+    each = [
+        [_stations(lun.disk, config, costs, bs, write) for write in sides] for lun in config.disks
+    ]
+    # Several disks are one station with the servers of all, none slower than the quickest of them.
     return [
-        (demand * hz, servers) for demand, (_, servers) in zip(least, each[0], strict=True)
+        (min(demand for demand, _ in chain(*same)) * hz, sum(servers for (_, servers), *_ in same))
+        for same in zip(*(zip(*one, strict=True) for one in each), strict=True)
     ]
 
 
@@ -67,11 +71,10 @@ def config_mixes(config: Config) -> bool:
 
 
 def _stations(
-    config: Config, costs: Costs, bs: int, write: bool
+    target: Target, config: Config, costs: Costs, bs: int, write: bool
 ) -> list[tuple[float, float]]:
     """(seconds per request, servers): medium, serial stage, delay, network out, network in."""
-    target = config.target
-    medium, lanes = _medium(config, costs, bs, write)
+    medium, lanes = _medium(target, config.host.cpu_hz, costs, bs, write)
     serial = target.serial / 1e9 if target.kind in ('lanes', 'empirical', 'ssd') else 0.0
     if target.kind == 'ssd' and target.bandwidth:
         serial += bs / target.bandwidth
@@ -86,9 +89,10 @@ def _stations(
     return [(medium, lanes), (serial, 1), (wait, math.inf), (wire[0], 1), (wire[1], 1)]
 
 
-def _medium(config: Config, costs: Costs, bs: int, write: bool) -> tuple[float, float]:
+def _medium(
+    target: Target, hz: int, costs: Costs, bs: int, write: bool
+) -> tuple[float, float]:
     """(seconds per request, servers) of what stores the data."""
-    target, hz = config.target, config.host.cpu_hz
     if target.kind == 'null':
         return costs.null_service / hz, 1 << 20
     if target.kind == 'python':  # nobody knows what it does

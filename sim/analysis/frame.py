@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sim import agents, backend, crossing, guest, job_fields, record, recorder, target, wbt
+from sim import agents, backend, crossing, guest, job_fields, record, recorder, wbt
 from sim.config import Config
 from sim.disks import fields as disks
 from sim.histogram import LIMIT_NS, LOWEST_NS, WIDTH_NS, Histogram
@@ -117,8 +117,7 @@ def disk_counters(machine: Machine) -> dict[str, int]:
             found['disk_housekeeping'] += machine.field(part, disks.I_BACKGROUND_COUNT)
         if network := machine.field(disk, disks.D_NETWORK):
             found['network_messages_lost'] += machine.field(network, disks.N_LOST)
-        if kworker := machine.field(disk, disks.D_LIO_SUBMIT):
-            throttle = machine.field(kworker, target.W_WBT)
+        if throttle := machine.field(disk, disks.D_WBT):
             found['wbt_waits'] += machine.field(throttle, wbt.T_WAITS)
     return dict(found)
 
@@ -131,15 +130,18 @@ def busy_cycles(machine: Machine) -> dict[str, int]:
             busy[machine.names[slot]] = machine.field(machine.bases[slot], agents.A_BUSY)
         elif kind == agents.DISK:
             base = machine.bases[slot]
-            busy['disk.lanes'] = machine.field(base, disks.D_LANE_BUSY)
-            busy['disk.serial'] = machine.field(base, disks.D_SERIAL_BUSY)
+            name = machine.names[slot]
+            busy[f'{name}.lanes'] = machine.field(base, disks.D_LANE_BUSY)
+            busy[f'{name}.serial'] = machine.field(base, disks.D_SERIAL_BUSY)
     return busy
 
 
 def servers_of(machine: Machine, name: str) -> int:
     """How many can be busy at once under that name in `busy_cycles`."""
-    disk = machine.bases[machine.slots_of(agents.DISK)[0]]
-    return machine.field(disk, disks.D_LANES) if name == 'disk.lanes' else 1
+    disk, _, part = name.partition('.')
+    if part != 'lanes':
+        return 1
+    return machine.field(machine.bases[machine.names.index(disk)], disks.D_LANES)
 
 
 def line_accesses(machine: Machine) -> dict[str, dict[str, int]]:

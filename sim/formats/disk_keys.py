@@ -25,6 +25,9 @@ class Target:
         None, 'text', 'the disk of kind python: module:function, see docs/howto/disk-in-python.md',
         pattern=r'[A-Za-z_][\w.]*:[A-Za-z_]\w*',
     )  # fmt: skip
+    luns: int = key(
+        1, 'int', 'LUNs alike, numbered from 0, each with a disk of its own', low=1, high=256
+    )
     size: int = key(
         8 << 30, 'size', 'capacity of the LUN, a multiple of 512', low=1 << 20, high=256 << 30
     )
@@ -145,7 +148,7 @@ TARGET_KEYS: dict[str, tuple[str, ...]] = {
         *('read_ahead', *LINK),
     ),
 }
-EVERY_KIND = ('disk', 'kind', 'size')
+EVERY_KIND = ('disk', 'kind', 'luns', 'size')
 
 # Keys that mean something only where the first one of their group is on.
 GROUPS = (

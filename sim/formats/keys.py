@@ -138,11 +138,26 @@ SECTIONS: dict[str, type] = {
     'target': Target,
     'run': Run,
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class LunPlace:
+    """Where a LUN of a [[lun]] table is; the rest of the table are keys of [target]."""
+
+    number: int = key(AUTO, 'int', 'its number; auto is the first free one', high=0x3FFF)
+    target: int = key(
+        AUTO, 'int', 'the target (tpgt) that has it; auto is device.boot_tpgt', high=255
+    )
+
+
+LUN_PLACE = {item.name: item for item in fields(LunPlace)}
 COST = Key(kind='time', help='a parameter of the preset', unit='ns', high=10 * 10**9)
 
 
 def fields_of(section: str) -> dict[str, Field[Any]]:
-    """The fields of a section by name."""
+    """The fields of a section by name; those of 'lun' are of a [[lun]] table."""
+    if section == 'lun':
+        return LUN_PLACE | {name: f for name, f in fields_of('target').items() if name != 'luns'}
     return {item.name: item for item in fields(SECTIONS[section])}
 
 

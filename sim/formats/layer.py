@@ -14,11 +14,12 @@ Table = dict[str, Given]  # of one section, by the names of keys
 
 
 class Layer:
-    """What one source gives: tables by section, tables of jobs, costs by dotted name."""
+    """What one source gives: tables by section, of jobs and of LUNs, costs by dotted name."""
 
     def __init__(self, tree: Mapping[str, Any], where: Where = lambda dotted, nth: '') -> None:
         self.tables: dict[str, Table] = {}
         self.jobs: list[Table] = []
+        self.luns: list[Table] = []
         self.costs: Table = {}
         for written, content in tree.items():
             name, place = fold(written), where(fold(written), 0)
@@ -26,15 +27,17 @@ class Layer:
                 self.tables[name] = read_table(name, name, content, where)
             elif name == 'costs':
                 self.read_costs(name, content, where)
-            elif name == 'job':
+            elif name in ('job', 'lun'):
                 if not isinstance(content, list) or not content:
-                    raise ConfigError(f'{place}: job is a list of tables; write [[job]]')
-                self.jobs = [
-                    read_table('workload', name, table, where, nth)
+                    raise ConfigError(f'{place}: {name} is a list of tables; write [[{name}]]')
+                section = 'workload' if name == 'job' else 'lun'
+                tables = [
+                    read_table(section, name, table, where, nth)
                     for nth, table in enumerate(content)
                 ]
+                setattr(self, f'{name}s', tables)
             else:
-                close = nearest(name, [*SECTIONS, 'job', 'costs'])
+                close = nearest(name, [*SECTIONS, 'job', 'lun', 'costs'])
                 raise ConfigError(f'{place}: no section {shown(written)}; the nearest is {close!r}')
 
     def read_costs(self, path: str, content: object, where: Where) -> None:
@@ -87,7 +90,8 @@ def tree_of(sets: Sequence[str]) -> dict[str, dict[str, str]]:
             known = [f'{part}.{name}' for part in SECTIONS for name in fields_of(part)]
             close = nearest(fold(path), known)
             raise ConfigError(f'--set {shown(text)}: write section.key=value, as in {close}=...')
-        if fold(section) == 'job':
-            raise ConfigError(f'--set {shown(text)}: write workload.{name}, for all jobs')
+        if fold(section) in ('job', 'lun'):
+            whole = 'workload' if fold(section) == 'job' else 'target'
+            raise ConfigError(f'--set {shown(text)}: write {whole}.{name}, for all {section}s')
         tree.setdefault(fold(section), {})[fold(name)] = value
     return tree

@@ -56,6 +56,10 @@ class Workload:
     numjobs: int = key(1, 'int', 'clones of the job', low=1, high=1024)
 
     # where
+    lun: int = key(0, 'int', 'number of the LUN that the job works on', high=0x3FFF)
+    target: int = key(
+        AUTO, 'int', 'the target (tpgt) of that LUN; auto is device.boot_tpgt', high=255
+    )
     rwmixread: int = key(
         50, 'int', 'percent of reads in a mix (rwmixwrite: of writes)', high=100, alias='rwmixwrite'
     )
