@@ -3,11 +3,12 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sim.errors import ConfigError
+from sim.errors import ConfigError, UnfinishedError
+from sim.options import add_config, add_sweep
 
 Experiment = Callable[[argparse.Namespace], dict[str, Any]]
 
@@ -19,12 +20,9 @@ def parser(name: str, docstring: str) -> argparse.ArgumentParser:
         description=docstring,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument('config', nargs='?', help='a TOML config to start from')
-    made.add_argument('--fio', metavar='JOB', help='a fio job file')
-    made.add_argument('--device', metavar='STRING', help='a QEMU -device string')
-    made.add_argument('--set', metavar='path=value', action='append', default=[], dest='sets')
+    add_config(made)
     made.add_argument('--quick', action='store_true', help='fewer points, fewer requests')
-    made.add_argument('--jobs', type=int, default=1, help='processes to run at once (default 1)')
+    add_sweep(made)
     made.add_argument('--seed', type=int, help='run.seed')
     made.add_argument('--out', default=f'results/runs/{name}', help='folder for the results')
     made.add_argument('--json', action='store_true', help='print {config, seed, rows} only')
@@ -37,9 +35,24 @@ def sets_of(options: argparse.Namespace) -> list[str]:
     return [*options.sets, *seed]
 
 
-def progress(done: int, total: int, label: str) -> None:
-    """One line per finished point, for terminals and CI logs alike."""
-    print(f'  {done}/{total}  {label}', file=sys.stderr, flush=True)
+def sweep(options: argparse.Namespace, configs: Sequence[Any]) -> list[Path]:
+    """Run every config where the options say; the folders of the points, in order."""
+    from sim.progress import Progress
+    from sim.sweep import sweep as run_all
+
+    progress = Progress()
+    try:
+        return run_all(
+            configs,
+            options.out,
+            jobs=options.jobs,
+            backend=options.backend,
+            scheduler=options.scheduler,
+            shard=options.shard,
+            watch=progress,
+        )
+    finally:
+        progress.close()
 
 
 def main(options: argparse.Namespace, experiment: Experiment, show: Callable[..., None]) -> int:
@@ -49,6 +62,8 @@ def main(options: argparse.Namespace, experiment: Experiment, show: Callable[...
     except ConfigError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
+    except UnfinishedError as missing:
+        return report_unfinished(missing.outcome, options.out)
     except KeyboardInterrupt:
         print(
             f'interrupted: finished points are kept in {options.out}; start again to go on',
@@ -60,3 +75,16 @@ def main(options: argparse.Namespace, experiment: Experiment, show: Callable[...
     else:
         show(outcome, Path(options.out))
     return 1 if outcome['violations'] else 0
+
+
+def report_unfinished(outcome: Any, folder: str) -> int:
+    """Say which points are missing, and why; the exit code."""
+    for failure in outcome.failures:
+        print(f'failed: {failure}', file=sys.stderr)
+    there = sum(place is not None for place in outcome.places)
+    print(
+        f'{there} of {len(outcome.places)} points are in {folder}; the table is drawn when all of '
+        'them are: start again without --shard',
+        file=sys.stderr,
+    )
+    return 1 if outcome.failures else 0

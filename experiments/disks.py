@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import command
+from sim.options import config_sources
 
 DEPTHS = (1, 2, 4, 8, 16, 32, 64)
 DEPTHS_QUICK = (1, 4, 16, 64)
@@ -57,14 +58,14 @@ def experiment(options: argparse.Namespace) -> dict[str, Any]:
 
     from sim.config import load
     from sim.formats.disks import disk_presets, load_disk
-    from sim.sweep import load_report, sweep
+    from sim.sweep import load_report
 
     extra = command.sets_of(options)
     presets = {name: load_disk(name) for name in disk_presets()}
 
     def at(name: str, *sets: str) -> Any:
         every = [*extra, f'target.disk={name}', *sets]
-        return load(toml=options.config, fio=options.fio, device=options.device, sets=every)
+        return load(**config_sources(options), sets=every)
 
     depths = DEPTHS_QUICK if options.quick else DEPTHS
     points = [(name, depth) for name in presets for depth in depths]
@@ -74,9 +75,7 @@ def experiment(options: argparse.Namespace) -> dict[str, Any]:
     base = at(TAIL_DISK)
     if not options.json:
         print(base.to_toml())
-    places = sweep(
-        [*configs, *tails], options.out, jobs=options.jobs, progress=command.progress
-    )
+    places = command.sweep(options, [*configs, *tails])
     reports = [load_report(place) for place in places]
     rows = [
         *measured(presets),

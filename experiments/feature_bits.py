@@ -38,6 +38,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments import command
+from sim.options import config_sources
 
 LOAD = 'iodepth (and batch)'  # a label that stands for a Load
 BITS = ('packed', 'indirect_desc', 'event_idx', 'in_order')
@@ -107,7 +108,7 @@ class Point(NamedTuple):
 def experiment(options: argparse.Namespace) -> dict[str, Any]:
     """Run the sweep, write table and figures; returns config, seed, rows and violations."""
     from sim.config import load
-    from sim.sweep import load_report, sweep
+    from sim.sweep import load_report
 
     loads = LOADS_QUICK if options.quick else LOADS
     extra = command.sets_of(options)
@@ -129,7 +130,7 @@ def experiment(options: argparse.Namespace) -> dict[str, Any]:
             ]
             sets += disks[point.disk]
         return load(
-            toml=options.config, fio=options.fio, device=options.device, sets=sets,
+            **config_sources(options), sets=sets,
             workload={'number_ios': requests}, target={'kind': 'exponential'},
         )  # fmt: skip
 
@@ -150,7 +151,7 @@ def experiment(options: argparse.Namespace) -> dict[str, Any]:
     if not options.json:
         print(base.to_toml())
     configs = [at(point) for point in points]
-    places = sweep(configs, options.out, jobs=options.jobs, progress=command.progress)
+    places = command.sweep(options, configs)
     measured = {
         point: measure(load_report(place), latencies(place))
         for point, place in zip(points, places, strict=True)

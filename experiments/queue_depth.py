@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import command
+from sim.options import config_sources
 
 DEPTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 DEPTHS_QUICK = (1, 4, 16, 64, 256)
@@ -32,7 +33,7 @@ SERIES = {True: 'EVENT_IDX on', False: 'EVENT_IDX off'}
 def experiment(options: argparse.Namespace) -> dict[str, Any]:
     """Run the sweep, write table and figures; returns config, seed, rows and violations."""
     from sim.config import load
-    from sim.sweep import load_report, sweep
+    from sim.sweep import load_report
 
     depths = DEPTHS_QUICK if options.quick else DEPTHS
     extra = command.sets_of(options)
@@ -42,16 +43,16 @@ def experiment(options: argparse.Namespace) -> dict[str, Any]:
     def at(depth: int, event_idx: bool) -> Any:
         switch = 'on' if event_idx else 'off'
         sets = [*extra, f'workload.iodepth={depth}', f'device.event_idx={switch}']
-        return load(toml=options.config, fio=options.fio, device=options.device, sets=sets)
+        return load(**config_sources(options), sets=sets)
 
-    base = load(toml=options.config, fio=options.fio, device=options.device, sets=extra)
+    base = load(**config_sources(options), sets=extra)
     points = [(depth, event_idx) for event_idx in (True, False) for depth in depths]
     configs = [at(*point) for point in points]
     for note in base.notes:
         print(f'note: {note}', file=sys.stderr)
     if not options.json:
         print(base.to_toml())
-    places = sweep(configs, options.out, jobs=options.jobs, progress=command.progress)
+    places = command.sweep(options, configs)
     reports = [load_report(place) for place in places]
     rows = [row_of(*point, report) for point, report in zip(points, reports, strict=True)]
     bound_rows = [bounds_of(at(depth, True)) | {'iodepth': depth} for depth in depths]

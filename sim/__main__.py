@@ -12,6 +12,7 @@ from typing import Any
 
 from sim import __version__
 from sim.errors import ConfigError
+from sim.options import add_config, add_pool, add_sweep, config_sources
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,18 +50,41 @@ def _parser() -> argparse.ArgumentParser:
         description='Simulate one config. Precedence: default < CONFIG.toml < --fio, --device < '
         '--set. docs/reference/config.md lists every key.',
     )
-    run.add_argument('config', nargs='?', metavar='CONFIG.toml')
-    run.add_argument('--fio', metavar='JOB', help='a fio job file')
-    run.add_argument('--device', metavar='STRING', help='a QEMU -device string')
-    run.add_argument(
-        '--trace', metavar='FILE', help='a trace to replay: fio iolog, blkparse text, MSR CSV'
-    )
-    run.add_argument('--set', metavar='path=value', action='append', default=[], dest='sets')
-    run.add_argument('--engine', help='simpy')
+    add_config(run)
+    run.add_argument('--engine', help='compiled (the default) or simpy')
     run.add_argument('--seed', help='seed of every random stream')
     run.add_argument('--json', action='store_true', help='print one JSON object, nothing else')
     run.add_argument('--out', metavar='DIR', help='also write the results under DIR/<id>/')
+    run.add_argument('--replications', metavar='N', help='independent runs (run.replications)')
+    run.add_argument(
+        '--precision', metavar='p99:0.02',
+        help='replicate until the 95 %% interval of p99 is within ± 2 %% (run.precision)',
+    )  # fmt: skip
+    add_pool(run)
     run.set_defaults(command=_run)
+    sweep = commands.add_parser(
+        'sweep',
+        help='simulate a config over values of its keys',
+        description='Simulate every combination of the values given with --over. Finished points '
+        'are kept under DIR/<id>/ and not computed again: after an interruption, start again. Exit '
+        'code 1 if a point failed or broke an invariant. docs/howto/sweep.md tells more.',
+    )
+    add_config(sweep)
+    sweep.add_argument(
+        '--over', metavar='path=value,value', action='append', default=[],
+        help='values of a key, such as workload.iodepth=1,2,4; may be given for several keys',
+    )  # fmt: skip
+    sweep.add_argument(
+        '--show', metavar='METRIC', action='append', default=[],
+        help='a further column, such as busy.vhost; the names are those of summary.csv',
+    )  # fmt: skip
+    sweep.add_argument('--seed', help='seed of every random stream')
+    sweep.add_argument('--json', action='store_true', help='print one JSON object, nothing else')
+    sweep.add_argument(
+        '--out', metavar='DIR', default='results/runs/sweep', help='default: %(default)s'
+    )
+    add_sweep(sweep)
+    sweep.set_defaults(command=_sweep)
     params = commands.add_parser(
         'params',
         help='print a cost preset',
@@ -127,21 +151,15 @@ def _run(options: argparse.Namespace) -> int:
 
     sets = list(options.sets)
     sets += [f'run.engine={options.engine}'] if options.engine is not None else []
-    sets += [f'run.seed={options.seed}'] if options.seed is not None else []
-    config = load(
-        toml=options.config,
-        fio=options.fio,
-        device=options.device,
-        trace=options.trace,
-        sets=sets,
-    )
+    for key in ('seed', 'replications', 'precision'):
+        value = getattr(options, key)
+        sets += [f'run.{key}={value}'] if value is not None else []
+    config = load(**config_sources(options), sets=sets)
     for note in config.notes:
         print(f'note: {note}', file=sys.stderr)
-    from sim.run import run
-
     if not options.json:
         print(config.to_toml())
-    result = run(config)
+    result = _simulate(config, options)
     place = result.save(options.out) if options.out else None
     if options.json:
         print(json.dumps(result.report))
@@ -154,6 +172,29 @@ def _run(options: argparse.Namespace) -> int:
     return 1 if result.violations else 0
 
 
+def _simulate(config: Any, options: argparse.Namespace) -> Any:
+    """One run in this process, or replications where the options say."""
+    if config.run.replications > 1 or config.run.precision is not None:
+        from sim.pools import open_pool
+        from sim.replicate import replicate
+
+        with open_pool(options.backend, options.jobs, options.scheduler) as pool:
+            return replicate(config, pool)
+    if options.jobs is not None or options.backend != 'local' or options.scheduler is not None:
+        raise ConfigError(
+            '--jobs, --backend, --scheduler: have no meaning for one run; add --replications N'
+        )
+    from sim.run import run
+
+    return run(config)
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from sim.studies.sweeping import main
+
+    return main(options)
+
+
 def _summary(report: dict[str, Any]) -> str:
     """What a person wants to see of a run."""
     latency = report['latency_ns']
@@ -164,6 +205,8 @@ def _summary(report: dict[str, Any]) -> str:
         f'{report["warmup_requests"]}',
         f'iops      {report["iops"]:.0f}',
     ]
+    if 'replications' in report:
+        lines.insert(1, _replications(report))
     if report['hypothetical']:
         lines.append(f'hypothetical: {", ".join(report["hypothetical"])}; no real backend does it')
     if latency:
@@ -192,6 +235,16 @@ def _summary(report: dict[str, Any]) -> str:
 def _times(values: dict[str, Any]) -> str:
     """Times in µs; '-' where too few requests lie beyond a percentile."""
     return '  '.join(f'{k} {"-" if v is None else f"{v / 1e3:.1f}"}' for k, v in values.items())
+
+
+def _replications(report: dict[str, Any]) -> str:
+    """How many there were, and whether that was enough."""
+    about = report['replications']
+    line = f'{about["count"]} replications: numbers are means of theirs'
+    for metric, half in about['precision'].items():
+        if half['reached'] is not None:
+            line += f'; {metric} ± {half["reached"]:.2%} ({half["wanted"]:.2%} wanted)'
+    return line + (f'\nnot reached: {about["note"]}' if about['note'] else '')
 
 
 def _trust(report: dict[str, Any]) -> str:

@@ -30,7 +30,7 @@ from sim.memory import bare
 u64 = np.uint64
 
 
-@kernel
+@kernel(nogil=True)
 def drive(memory, ownership, state, trace, blocks, alone, limit):
     """Perform steps in the calendar's order, those before cycle `limit`.
 

@@ -34,6 +34,7 @@ from sim.errors import ConfigError
 from sim.machine import Machine
 
 EVERYBODY = -1
+PATIENCE = 2_000_000_000  # cycles that the compiled loop may run before Python has its turn
 AGENT_PRIORITY = 2  # behind simpy.events.URGENT (0) and NORMAL (1): control before agents
 
 
@@ -103,15 +104,18 @@ class CompiledEngine(Engine):
         """Until nobody has anything left to do."""
         machine, state, env = self.machine, self._state, self.env
         lines, mem, st, media = machine.lines, machine.mem, machine.st, machine.media
-        notice = int(H_NOTICE)
+        notice, pause = int(H_NOTICE), 0
         more = True
         while more or env.peek() != float('inf'):
             limit = self.next_control()
+            pause = max(pause, state[int(H_NOW)]) + PATIENCE
             self.calls += 1
-            end = min(limit, CLOCK_END)
+            end = min(limit, CLOCK_END, pause)
             more = drive(mem, lines, st, machine.tr, media, EVERYBODY, end) < IDLE
             if state[notice]:
                 self._tell_control()
+            elif more and end == pause:
+                continue  # only that Python has its turn: for Ctrl-C
             elif limit < NEVER:
                 env.step()
                 more = True

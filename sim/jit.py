@@ -85,17 +85,22 @@ JIT = not numba.config.DISABLE_JIT
 
 
 def kernel(
-    function: Callable[..., Any] | None = None, *, inline: bool = False, once: bool = False
+    function: Callable[..., Any] | None = None,
+    *,
+    inline: bool = False,
+    once: bool = False,
+    nogil: bool = False,
 ) -> Any:
     """Compile `function` on its first call, cache it on disk, count no references.
 
     `@kernel(inline=True)` puts the compiled code into every caller: for what has one caller on the
     hot path, or is smaller than a call. A kernel is compiled once for all constants that it is
-    called with, where numba would make a version for each of them.
+    called with, where numba would make a version for each of them. `nogil=True` lets Python's other
+    threads go on meanwhile: for what takes long.
     """
     if function is None:
-        return partial(kernel, inline=inline, once=once)
-    compiled = numba.njit(cache=True, forceinline=inline, _nrt=False)(function)
+        return partial(kernel, inline=inline, once=once, nogil=nogil)
+    compiled = numba.njit(cache=True, forceinline=inline, nogil=nogil, _nrt=False)(function)
     if JIT:
         resolve = compiled.get_call_template
         compiled.get_call_template = lambda args, kws: resolve(

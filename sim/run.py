@@ -18,6 +18,7 @@ from sim.analysis import frame, measure, summary
 from sim.config import Config, load
 from sim.engine import ENGINES, Engine
 from sim.errors import ConfigError
+from sim.folders import whole_folder
 from sim.jit import MODEL_DIGEST
 
 
@@ -38,27 +39,36 @@ class Result:
     violations: list[str]
     provenance: dict[str, Any] = field(default_factory=dict)
     histograms: pd.DataFrame | None = None
+    replications: pd.DataFrame | None = None  # sim.replicate: the numbers of each
 
     def save(self, folder: str | Path) -> Path:
-        """Write requests.parquet, summary.csv, config.toml and report.json under `folder`/<id>.
+        """Write the tables, summary.csv, config.toml and report.json under `folder`/<id>.
 
-        Each file appears whole or not at all. Errors: ConfigError where it cannot be written.
+        The folder appears whole or not at all. Errors: ConfigError where it cannot be written.
         """
         place = Path(folder) / self.config.id
         try:
-            place.mkdir(parents=True, exist_ok=True)
-            for name, table in self.tables().items():
-                _whole(place / name, lambda p, t=table: t.to_parquet(p, compression='zstd'))
-            _whole(place / 'summary.csv', lambda p: self.summary.to_csv(p, index=False))
-            toml = self.config.to_toml()
-            _whole(place / 'config.toml', lambda p: p.write_text(toml, encoding='utf-8'))
-            text = json.dumps({**self.report, 'provenance': self.provenance}, indent=1)
-            _whole(place / 'report.json', lambda p: p.write_text(text + '\n'))
+            with whole_folder(place) as part:
+                for name, content in self.files().items():
+                    (part / name).write_bytes(content)
         except OSError as error:
             raise ConfigError(
                 f'{place}: cannot write results ({error.strerror or error}); choose another --out'
             ) from error
         return place
+
+    def files(self) -> dict[str, bytes]:
+        """What `save` writes, by file name."""
+        texts = {
+            'summary.csv': self.summary.to_csv(index=False),
+            'config.toml': self.config.to_toml(),
+            'report.json': json.dumps({**self.report, 'provenance': self.provenance}, indent=1)
+            + '\n',
+        }
+        if self.replications is not None:
+            texts['replications.csv'] = self.replications.to_csv(index=False)
+        bulk = {name: _parquet(table) for name, table in self.tables().items()}
+        return bulk | {name: text.encode() for name, text in texts.items()}
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """The bulk results by file name; their provenance is in attrs."""
@@ -72,10 +82,9 @@ class Result:
         return tables
 
 
-def _whole(path: Path, write: Any) -> None:
-    part = path.with_name(path.name + '.part')
-    write(part)
-    part.replace(path)
+def _parquet(table: pd.DataFrame) -> bytes:
+    content: bytes = table.to_parquet(None, compression='zstd')
+    return content
 
 
 def run(
@@ -111,7 +120,7 @@ def run(
     return Result(
         config=config,
         requests=requests,
-        summary=frame.summary_frame(_metrics(report), report['intervals']['values']),
+        summary=frame.summary_frame(metrics_of(report), report['intervals']['values']),
         report=report,
         violations=violations,
         provenance=provenance,
@@ -119,10 +128,18 @@ def run(
     )
 
 
-NO_METRIC = ('config', 'wall_seconds', 'wall_io_per_second', 'intervals', 'not_reported', 'checks')
+NO_METRIC = (
+    'config',
+    'wall_seconds',
+    'wall_io_per_second',
+    'intervals',
+    'not_reported',
+    'checks',
+    'replications',
+)
 
 
-def _metrics(report: dict[str, Any]) -> dict[str, Any]:
+def metrics_of(report: dict[str, Any]) -> dict[str, Any]:
     """What of the report is a metric; what is hypothetical stands there with the value 1."""
     found = {key: value for key, value in report.items() if key not in NO_METRIC}
     return found | {'hypothetical': dict.fromkeys(report['hypothetical'], 1)}

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from sim.analysis import frame
 from sim.config import load
 from sim.engine import CompiledEngine, SimpyEngine
 from sim.run import Phases, run
-from sim.sweep import load_report, sweep
 
 TOP = Path(__file__).parent.parent
 FIO = str(TOP / 'examples/randread-4k.fio')
@@ -171,25 +169,6 @@ def test_results_are_saved_and_read_back(tmp_path):
     assert load(toml=str(place / 'config.toml')) == result.config
 
 
-def test_an_interrupted_sweep_goes_on_where_it_was(tmp_path):
-    configs = [load(workload={'number_ios': 200, 'iodepth': depth}) for depth in (1, 2, 4)]
-    told = []
-    sweep(configs[:2], tmp_path, progress=lambda *line: told.append(line))
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob('*/report.json')}
-    places = sweep(configs, tmp_path, progress=lambda *line: told.append(line))
-    assert told[2] == (2, 3, 'already there')
-    assert all(path.stat().st_mtime_ns == stamp for path, stamp in before.items())
-    assert [load_report(p)['config']['job'][0]['iodepth'] for p in places] == [1, 2, 4]
-
-
-def test_two_processes_find_what_one_finds(tmp_path):
-    configs = [load(workload={'number_ios': 200, 'iodepth': depth}) for depth in (1, 2, 4)]
-    alone = sweep(configs, tmp_path / 'one', progress=lambda *_: None)
-    both = sweep(configs, tmp_path / 'two', jobs=2, progress=lambda *_: None)
-    for a, b in zip(alone, both, strict=True):
-        assert load_report(a)['digest'] == load_report(b)['digest']
-
-
 # ---- the command
 
 
@@ -262,24 +241,6 @@ def test_help_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, '-c', code], cwd=TOP, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-
-
-def test_ctrl_c_in_a_sweep_keeps_the_finished_points(tmp_path):
-    import signal
-
-    command = [sys.executable, '-m', 'experiments.queue_depth', '--quick', '--out', str(tmp_path)]
-    process = subprocess.Popen(
-        command, cwd=TOP, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    )
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob('*/report.json')) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert 'Traceback' not in error
-    assert 'finished points are kept' in error
-    assert list(tmp_path.glob('*/report.json'))
 
 
 def test_order_of_queries_is_the_tables_order():

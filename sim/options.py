@@ -1,0 +1,43 @@
+"""Command-line options that several commands and the experiments share. Imports nothing heavy."""
+
+import argparse
+from typing import Any
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Where a config comes from."""
+    parser.add_argument('config', nargs='?', metavar='CONFIG.toml', help='a TOML config')
+    parser.add_argument('--fio', metavar='JOB', help='a fio job file')
+    parser.add_argument('--device', metavar='STRING', help='a QEMU -device string')
+    parser.add_argument(
+        '--trace', metavar='FILE', help='a trace to replay: fio iolog, blkparse text, MSR CSV'
+    )
+    parser.add_argument('--set', metavar='path=value', action='append', default=[], dest='sets')
+
+
+def config_sources(options: argparse.Namespace) -> dict[str, Any]:
+    """What sim.config.load() is to read."""
+    return {
+        'toml': options.config,
+        'fio': options.fio,
+        'device': options.device,
+        'trace': options.trace,
+    }
+
+
+def add_pool(parser: argparse.ArgumentParser) -> None:
+    """Where the points are simulated."""
+    parser.add_argument('--jobs', type=int, metavar='N', help='processes at once (default: one)')
+    parser.add_argument(
+        '--backend', default='local', metavar='NAME',
+        help='local (this machine, the default) or dask (a dask.distributed cluster)',
+    )  # fmt: skip
+    parser.add_argument('--scheduler', metavar='ADDRESS', help="the dask cluster's, tcp://host:8786")
+
+
+def add_sweep(parser: argparse.ArgumentParser) -> None:
+    """The same, and which part of the points."""
+    add_pool(parser)
+    parser.add_argument(
+        '--shard', metavar='I/N', help='only every N-th point, from the I-th: for batch schedulers'
+    )
