@@ -26,7 +26,7 @@ from sim import vring
 from sim.features import mask
 from sim.jit import kernel
 from sim.layout import F_EVENT_IDX, F_IN_ORDER, F_INDIRECT_DESC, F_RING_PACKED, F_VERSION_1
-from sim.memory import C_TRANSFERS, CORE_WORDS, L_CORES, new_lines
+from sim.memory import C_TRANSFERS, CORE_WORDS, L_CORES, bare, new_lines
 
 u64 = np.uint64
 
@@ -105,8 +105,10 @@ def ring_of(packed: bool, shape: str, *, costed: bool = False, in_order: bool = 
 
 
 @kernel
-def round_trips(mem, lines, st, d, v, request, chain, table, loops):
-    """What the twins do, with the ring core; returns a checksum."""
+def round_trips(memory, ownership, state, d, v, request, chain, table, loops):
+    """What the twins do, with the ring core, called as the engine does; returns a checksum."""
+    mem, st = bare(memory), bare(state)
+    lines = None if ownership is None else bare(ownership)
     total = 0
     for i in range(loops):
         total += vring.add(mem, lines, st, d, GUEST, request, i, table)

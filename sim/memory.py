@@ -162,7 +162,7 @@ def _count(lines, core, counter):
 
 @kernel
 def _load_other(lines, core, line):
-    """A load of a line that another core used last, or nobody."""
+    """A load of a line that others hold clean, or nobody, or this core as well."""
     entry = lines[line]
     me = core + 1
     a, b, c = entry & HOLDER, (entry >> 16) & HOLDER, (entry >> 32) & HOLDER
@@ -172,41 +172,45 @@ def _load_other(lines, core, line):
         _count(lines, core, C_TRANSFERS)
         _count(lines, core, C_COLD)
         lines[line] = me
-    elif entry & MODIFIED:
-        _count(lines, core, C_TRANSFERS)
-        lines[line] = me | (a << 16)
     else:
         _count(lines, core, C_SHARED)
         lines[line] = me | (a << 16) | (b << 32)
 
 
 @kernel
-def _store_other(lines, core, line):
-    """A store to a line that the core has not modified last."""
-    entry = lines[line]
-    if entry == core + 1:
+def _store_own(lines, core, line):
+    """A store to a line that this core alone holds, clean, or nobody."""
+    if lines[line]:
         _count(lines, core, C_HITS)
     else:
         _count(lines, core, C_TRANSFERS)
-        if entry == 0:
-            _count(lines, core, C_COLD)
+        _count(lines, core, C_COLD)
     lines[line] = (core + 1) | MODIFIED
 
 
 @kernel(inline=True)
 def _load_line(lines, core, line):
-    if lines[line] & HOLDER == core + 1:
+    entry = lines[line]
+    holder = entry & HOLDER
+    if holder == core + 1:
         _count(lines, core, C_HITS)
+    elif entry & MODIFIED:
+        _count(lines, core, C_TRANSFERS)
+        lines[line] = (core + 1) | (holder << 16)
     else:
         _load_other(lines, core, line)
 
 
 @kernel(inline=True)
 def _store_line(lines, core, line):
-    if lines[line] == (core + 1) | MODIFIED:
+    entry = lines[line]
+    if entry == (core + 1) | MODIFIED:
         _count(lines, core, C_HITS)
+    elif entry != 0 and entry != core + 1:  # others hold it, with or without this core
+        _count(lines, core, C_TRANSFERS)
+        lines[line] = (core + 1) | MODIFIED
     else:
-        _store_other(lines, core, line)
+        _store_own(lines, core, line)
 
 
 @kernel(inline=True)

@@ -265,15 +265,31 @@ def clear_buffers(st, buffers):
 
 @kernel(inline=True)
 def take_buffer(st, v, buffers, address, length, flags):
-    """Append one descriptor to the buffer list; a verdict.
+    """Append one descriptor to the buffer list; a verdict."""
+    out, writable = st[buffers + B_OUT], st[buffers + B_IN]
+    write = flags & F_WRITE
+    fits = length and in_memory(st[v + V_MEMORY_SIZE], address, length) and out + writable < IOV_MAX
+    if not fits or (writable and not write):
+        return _odd_buffer(st, v, address, length, out + writable, writable and not write)
+    if write:
+        st[buffers + B_IN] = writable + 1
+        st[buffers + B_IN_BYTES] += length
+    else:
+        st[buffers + B_OUT] = out + 1
+        st[buffers + B_OUT_BYTES] += length
+    at = buffers + B_ENTRIES + TWO * u64(out + writable)
+    st[at] = address
+    st[at + ONE] = length
+    return SOUND
+
+
+@kernel
+def _odd_buffer(st, v, address, length, count, misplaced):
+    """What of a descriptor is noticed first, if it cannot be appended.
 
     vhost (translate_desc) translates first and takes a descriptor of no bytes for nothing at all;
     QEMU (virtqueue_map_desc) looks at the order first and refuses zero length.
     """
-    out = st[buffers + B_OUT]
-    count = out + st[buffers + B_IN]
-    write = flags & F_WRITE
-    misplaced = not write and count > out
     if st[v + V_STRICT]:
         if misplaced:
             return BAD_ORDER
@@ -284,17 +300,4 @@ def take_buffer(st, v, buffers, address, length, flags):
             return BAD_BUFFER_ADDRESS
         if count >= IOV_MAX:
             return TOO_MANY_BUFFERS
-    if misplaced:
-        return BAD_ORDER
-    if length == 0:
-        return SOUND
-    if write:
-        st[buffers + B_IN] += 1
-        st[buffers + B_IN_BYTES] += length
-    else:
-        st[buffers + B_OUT] = out + 1
-        st[buffers + B_OUT_BYTES] += length
-    at = buffers + B_ENTRIES + TWO * u64(count)
-    st[at] = address
-    st[at + ONE] = length
-    return SOUND
+    return BAD_ORDER if misplaced else SOUND

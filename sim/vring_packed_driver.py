@@ -180,7 +180,7 @@ def add(mem, lines, st, d, core, buffers, token, table):
         return EIO
     total = st[buffers + B_OUT] + st[buffers + B_IN]
     free = st[d + D_NUM_FREE]
-    indirect = st[d + D_INDIRECT] != 0 and total > 1 and free > 0 and table != 0
+    indirect = table != 0 and total > 1 and st[d + D_INDIRECT] != 0 and free > 0
     needed = 1 if indirect else total
     if free < needed:
         return ENOSPC

@@ -245,11 +245,14 @@ def fetch(mem, lines, st, v, core, buffers):
         return _fetch_counted(mem, lines, st, v, core, buffers)
     last = st[v + V_LAST_AVAIL]
     if st[v + V_AVAIL_IDX] == last:
-        index = _read_avail_idx(mem, lines, st, v, core)
+        at = u64(st[v + V_AVAIL]) + AVAIL_IDX
+        touch_load(lines, core, at, 2)
+        index = load16(mem, at)
         if index == last:
             return EMPTY
         if not _in_reach(st, v, index):
             return refuse(st, v, BAD_AVAIL_INDEX)
+        st[v + V_AVAIL_IDX] = index
     # Barrier A: avail.idx was read before the entry and the descriptors.
     head = _head_at(mem, lines, st, v, core, last)
     clear_buffers(st, buffers)

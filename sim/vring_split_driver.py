@@ -124,7 +124,7 @@ def add(mem, lines, st, d, core, buffers, token, table):
         return EIO
     total = st[buffers + B_OUT] + st[buffers + B_IN]
     free = st[d + D_NUM_FREE]
-    indirect = st[d + D_INDIRECT] != 0 and total > 1 and free > 0 and table != 0
+    indirect = table != 0 and total > 1 and st[d + D_INDIRECT] != 0 and free > 0
     needed = 1 if indirect else total
     if free < needed:
         return ENOSPC
@@ -180,6 +180,11 @@ def more_used(mem, lines, st, d, core):
     """more_used_split(): is there an entry behind last_used, or a batch half read?"""
     if st[d + D_IN_ORDER] and st[d + D_BATCH_ID] != NO_BATCH:
         return True
+    return _used_moved(mem, lines, st, d, core)
+
+
+@kernel(inline=True)
+def _used_moved(mem, lines, st, d, core):
     used = u64(st[d + D_USED])
     touch_load(lines, core, used + USED_IDX, 2)
     return load16(mem, used + USED_IDX) != st[d + D_LAST_USED]
@@ -193,17 +198,13 @@ def _write_used_event(mem, lines, st, d, core, value):
 
 
 @kernel(inline=True)
-def _detach(st, d, head):
-    """detach_buf_split(): push the chain back at the head of the free list (LIFO).
+def _push(st, d, head):
+    """detach_buf_split(): the chain goes back at the head of the free list (LIFO).
 
     In order nothing is pushed (detach_buf_split_in_order): the list is a circle.
     """
-    words = extra(d, head)
-    st[words + E_TOKEN] = EMPTY
-    st[d + D_NUM_FREE] += st[words + E_COUNT]
-    if not st[d + D_IN_ORDER]:
-        st[extra(d, st[words + E_LAST]) + E_NEXT] = st[d + D_FREE_HEAD]
-        st[d + D_FREE_HEAD] = head
+    st[extra(d, st[extra(d, head) + E_LAST]) + E_NEXT] = st[d + D_FREE_HEAD]
+    st[d + D_FREE_HEAD] = head
 
 
 @kernel(inline=True)
@@ -238,22 +239,43 @@ def _next_in_order(mem, lines, st, d, core, last):
 
 @kernel(inline=True)
 def get_buf(mem, lines, st, d, core):
-    """virtqueue_get_buf_ctx_split(), in order or not: the token of the next used chain."""
-    if st[d + D_BROKEN] or not more_used(mem, lines, st, d, core):
+    """virtqueue_get_buf_ctx_split(): the token of the next used chain."""
+    if st[d + D_BROKEN]:
+        return EMPTY
+    if st[d + D_IN_ORDER]:
+        return _get_buf_in_order(mem, lines, st, d, core)
+    if not _used_moved(mem, lines, st, d, core):
         return EMPTY
     # Barrier B: used.idx was read before the entry.
-    last = st[d + D_LAST_USED]
-    if st[d + D_IN_ORDER]:
-        head = _next_in_order(mem, lines, st, d, core, last)
-    else:
-        head = _read_used(mem, lines, st, d, core, last)
+    head = _read_used(mem, lines, st, d, core, st[d + D_LAST_USED])
+    token = _take_back(mem, lines, st, d, core, head)
+    if token != EMPTY:
+        _push(st, d, head)
+    return token
+
+
+@kernel(inline=True)
+def _get_buf_in_order(mem, lines, st, d, core):
+    """virtqueue_get_buf_ctx_split_in_order()"""
+    if not more_used(mem, lines, st, d, core):
+        return EMPTY
+    # Barrier B, as above.
+    head = _next_in_order(mem, lines, st, d, core, st[d + D_LAST_USED])
+    return _take_back(mem, lines, st, d, core, head)
+
+
+@kernel(inline=True)
+def _take_back(mem, lines, st, d, core, head):
+    """The chain that begins with `head` is the driver's again, if there is one; its token."""
     if head >= st[d + D_NUM]:
         return bad_ring(st, d, USED_ID_RANGE)
-    token = st[extra(d, head) + E_TOKEN]
+    words = extra(d, head)
+    token = st[words + E_TOKEN]
     if token < 0:
         return bad_ring(st, d, USED_NOT_A_HEAD)
-    _detach(st, d, head)
-    last = (last + 1) & 0xFFFF
+    st[words + E_TOKEN] = EMPTY
+    st[d + D_NUM_FREE] += st[words + E_COUNT]
+    last = (st[d + D_LAST_USED] + 1) & 0xFFFF
     st[d + D_LAST_USED] = last
     if st[d + D_AVAIL_FLAGS] & AVAIL_F_NO_INTERRUPT == 0:
         # Linux writes used_event here whether or not EVENT_IDX was agreed.
@@ -334,9 +356,13 @@ def init_without_callback(mem, st, d):
 def detach_unused_buf(mem, st, d):
     """virtqueue_detach_unused_buf_split(): take back one chain that nobody used; its token."""
     for head in range(st[d + D_NUM]):
-        token = st[extra(d, head) + E_TOKEN]
+        words = extra(d, head)
+        token = st[words + E_TOKEN]
         if token >= 0:
-            _detach(st, d, head)
+            st[words + E_TOKEN] = EMPTY
+            st[d + D_NUM_FREE] += st[words + E_COUNT]
+            if not st[d + D_IN_ORDER]:
+                _push(st, d, head)
             st[d + D_AVAIL_IDX] = (st[d + D_AVAIL_IDX] - 1) & 0xFFFF
             store16(mem, u64(st[d + D_AVAIL]) + AVAIL_IDX, st[d + D_AVAIL_IDX])
             return token
