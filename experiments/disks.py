@@ -10,9 +10,10 @@ Then, on chosen disks: what a write costs until the cache is full and after, and
 what SYNCHRONIZE CACHE costs by the number of writes before it; and where the tail of reads comes
 from (collections, programming, housekeeping), by taking one after the other away.
 
-Expect: SATA SSD reads within 6 % at every depth; a flat line for a disk with a head that does not
-choose (fifo) and 72 to 131 IOPS where it does; the path is two thirds of the latency of an Optane
-and nothing of a disk's. About four minutes on two cores; --quick under two.
+Expect: SATA SSD reads within 6 % at every depth; 72 to 131 IOPS from a disk whose head chooses, and
+no gain from depth with target.scheduler=fifo; of the latency of an Optane the path is two thirds at
+depth 1 and nearly all at depth 64, of a disk's nothing. A minute or two on two cores, --quick under
+one, behind the compilation of the kernels.
 
 Writes disks.csv, cache.csv, tail.csv and five figures: iops.png, latency.png, share.png, cache.png,
 tail.png.
@@ -153,17 +154,17 @@ def alone_rows(config: Any, name: str, preset: dict[str, Any]) -> list[dict[str,
 
 def path_row(name: str, depth: int, report: dict[str, Any]) -> dict[str, Any]:
     """The disk from the guest: fio's numbers, and what of the latency is not the disk's."""
-    stages, latency = report['stages_ns'], report['latency_ns']
+    mean_us, disk_us = report['fio_lat_ns']['mean'] / 1e3, report['stages_ns']['done'] / 1e3
     p99 = report['fio_lat_ns']['p99']  # none where too few requests were measured for one
     return {
         'disk': name,
         'where': 'path',
         'iodepth': depth,
         'iops': report['iops'],
-        'mean_us': report['fio_lat_ns']['mean'] / 1e3,
+        'mean_us': mean_us,
         'p99_us': None if p99 is None else p99 / 1e3,
-        'disk_us': stages['done'] / 1e3,
-        'path_us': (latency['mean'] - stages['done']) / 1e3,
+        'disk_us': disk_us,
+        'path_us': mean_us - disk_us,
         'id': report['id'],
         'digest': report['digest'],
     }
@@ -173,7 +174,7 @@ def path_row(name: str, depth: int, report: dict[str, Any]) -> dict[str, Any]:
 
 
 def fills_of(target: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """Latency of writes (median of a window) against MiB written, with its cache and without."""
+    """Latency of writes (mean of a window) against MiB written, with its cache and without."""
     import numpy as np
 
     from sim.disks.alone import alone
@@ -185,8 +186,8 @@ def fills_of(target: Any, name: str) -> Iterator[tuple[str, Any]]:
         run = alone(disk, depth=CACHED[name], requests=count, rw='randwrite')
         window = whole // 64
         cut = len(run.done) // window * window
-        median = np.median(run.latency_us[:cut].reshape(-1, window), axis=1)
-        yield label, (np.arange(window, cut + 1, window) * 4096 / (1 << 20), median)
+        mean = run.latency_us[:cut].reshape(-1, window).mean(axis=1)
+        yield label, (np.arange(window, cut + 1, window) * 4096 / (1 << 20), mean)
 
 
 def flush_rows(hdd: Any, ssd: Any, quick: bool) -> list[dict[str, Any]]:

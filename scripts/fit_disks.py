@@ -36,7 +36,6 @@ from sim.config import load  # noqa: E402
 from sim.disks.alone import alone  # noqa: E402
 from sim.formats.disks import disk_presets, load_disk, preset_path  # noqa: E402
 from sim.formats.spread import PPM, Spread, parse_spread  # noqa: E402
-from sim.se_cmd import OP_WRITE  # noqa: E402
 from sim.units import format_time, parse_size, parse_time_ns  # noqa: E402
 
 MARK = "# ---- written by scripts/fit_disks.py from here on; do not edit ----\n"
@@ -93,10 +92,10 @@ def simulate(keys: Mapping[str, Any], fit: Mapping[str, Any], point: Point) -> P
         target, depth=point["iodepth"], requests=count, rw=point["rw"], host_ns=host,
         size=fit.get("size"),
     )  # fmt: skip
-    wanted = run.ops[count // 8 :] == OP_WRITE if point["rw"] == "randwrite" else slice(None)
-    latency = run.latency_us[count // 8 :][wanted]
+    skip = count // (2 if side == "write" else 8)  # until the cache is full
+    latency = run.latency_us[skip:]
     return {
-        "iops": run.iops,
+        "iops": run.iops_from(skip),
         "mean_us": float(latency.mean()) + submission,
         "p99_us": float(np.quantile(latency, 0.99)),
     }

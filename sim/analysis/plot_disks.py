@@ -110,10 +110,11 @@ def path_share(table: pd.DataFrame, title: str) -> Figure:
     places = np.arange(len(table))
     whole = table['disk_us'] + table['path_us']
     share = 100 * table['path_us'] / whole
-    axes.barh(places, share, color=PATH, height=0.7, label='guest, ring, vhost, LIO')
+    path = 'guest, ring, vhost, LIO, until fio has it'
+    axes.barh(places, share, color=PATH, height=0.7, label=path)
     axes.barh(places, 100 - share, left=share, color='#cfd8dc', height=0.7, label='disk')
-    for place, part, path, total in zip(places, share, table['path_us'], whole, strict=True):
-        text = f'{part:.1f} %  ({microseconds(path)} of {microseconds(total)})'
+    for place, part, own, total in zip(places, share, table['path_us'], whole, strict=True):
+        text = f'{part:.1f} %  ({microseconds(own)} of {microseconds(total)})'
         axes.text(part + 1 if part < 70 else 71, float(place), text, va='center', fontsize=8)
     axes.set_yticks(places, table['label'], fontsize=9)
     axes.set(xlim=(0, 100), ylim=(len(table) - 0.4, -0.6), xlabel='share of the latency (%)')
@@ -145,7 +146,7 @@ def write_cache(
     for number, (label, (written, latency)) in enumerate(fills.items()):
         colour, style = COLOURS[number // 2], '-' if number % 2 == 0 else ':'
         left.plot(written, latency, color=colour, linestyle=style, linewidth=1.6, label=label)
-    left.set(yscale='log', xlabel='written so far (MiB)', ylabel='latency of a write, median')
+    left.set(yscale='log', xlabel='written so far (MiB)', ylabel='latency of a write, mean')
     left.set_title('A write until the cache is full, and after', fontsize=10)
     for number, (label, rows) in enumerate(flushes.groupby('label', sort=False)):
         right.plot(

@@ -49,7 +49,10 @@ class Alone:
     @property
     def iops(self) -> float:
         """Completions per second, from the second eighth of the run on."""
-        skip = len(self.done) // 8
+        return self.iops_from(len(self.done) // 8)
+
+    def iops_from(self, skip: int) -> float:
+        """Completions per second behind the first `skip`."""
         span = self.done[-1] - self.done[skip]
         return float((len(self.done) - 1 - skip) / span * HZ) if span else 0.0
 
