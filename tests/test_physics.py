@@ -1,6 +1,7 @@
 """What must hold of any such system, whatever its costs: physics before golden numbers."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -30,6 +31,28 @@ def test_without_cpu_costs_throughput_is_what_mean_value_analysis_says(iodepth):
     expected = theory.mva(iodepth, [disk]).throughput_per_s
     # 20,000 exponential services: the mean of the sample has a relative error of 0.7 %.
     assert result.report['iops'] == pytest.approx(expected, rel=0.025)
+    assert result.violations == []
+
+
+@pytest.mark.parametrize('utilisation', [0.3, 0.7])
+@pytest.mark.parametrize('lanes', [1, 8])
+def test_without_cpu_costs_an_open_loop_is_the_queue_of_the_textbooks(utilisation, lanes):
+    """Poisson arrivals, exponential service, c servers: the mean latency is Erlang's."""
+    service = 60e-6
+    rate = utilisation * lanes / service
+    result = run(
+        workload={
+            'rate_iops': round(rate), 'rate_process': 'poisson', 'io_submit_mode': 'offload',
+            'iodepth': 512, 'number_ios': 60_000,
+        },
+        target={'kind': 'exponential', 'service': '60us', 'lanes': lanes},
+        costs_override=free_costs(),
+    )  # fmt: skip
+    offered = rate * service
+    terms = [offered**n / math.factorial(n) for n in range(lanes)]
+    last = offered**lanes / math.factorial(lanes) / (1 - utilisation)
+    waiting = last / (sum(terms) + last) / (lanes / service - rate)
+    assert result.report['latency_ns']['mean'] == pytest.approx((waiting + service) * 1e9, rel=0.03)
     assert result.violations == []
 
 

@@ -322,6 +322,11 @@ def test_flushes_count_alike_in_every_recording_mode():
         ({'thinktime_blocks': 5}, 'needs a thinktime'),
         ({'burst_on': '1ms'}, 'need each other'),
         ({'burst_ios': 4}, 'needs a rate'),
+        (
+            {'burst_ios': 4, 'rate_iops': 3, 'rate_process': 'poisson'},
+            'more than a second apart',
+        ),
+        ({'rate': '1k', 'rate_process': 'poisson'}, 'more than a second apart'),
         ({'iodepth': 4, 'iodepth_low': 5}, 'above iodepth'),
         ({'rate_iops': 0}, 'out of range'),
         ({'rate_iops': '5x'}, 'is not a size'),

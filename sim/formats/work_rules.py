@@ -16,7 +16,6 @@ PAGE = 4096
 SECTOR = 512
 SEG_MAX = 126  # pages of one request: VIRTIO_SCSI's seg_max without seg_max_adjust
 REPLAY_IODEPTH = 128  # Linux's queue depth of a LUN, device.cmd_per_lun
-MEAN_MAX = 12 * 10**9  # cycles: the longest mean gap that sim.rng.exponential() can draw
 
 Job = dict[str, Any]
 REPLAY_KEYS = [name for name in Workload.__dataclass_fields__ if name.startswith('replay_')]
@@ -221,6 +220,18 @@ def resolve_times(job: Job, given: Table, where: str) -> None:
         job['rate_process'] == 'poisson' and not rated,
         f'{where}.rate_process=poisson needs a rate; add workload.rate_iops',
     )
+    for write in Workload(**job).directions:
+        least = Workload(**job).sizes(write).least
+        iops = job['rate_iops'].of(write) if job['rate_iops'] else None
+        in_bytes = job['rate'].of(write) if job['rate'] else None
+        per_second = iops * least if iops else in_bytes
+        refuse(
+            job['rate_process'] == 'poisson'
+            and per_second is not None
+            and per_second < least * job['burst_ios'],
+            f'{where}.rate_process=poisson with arrivals that are more than a second apart on '
+            'average is not modelled; raise the rate or lower burst_ios',
+        )
     bare = [w for w in Workload(**job).directions if not rated or not rated.of(w)]
     opened = job['io_submit_mode'] == 'offload'
     refuse(
