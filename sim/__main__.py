@@ -85,6 +85,32 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_sweep(sweep)
     sweep.set_defaults(command=_sweep)
+    compare = commands.add_parser(
+        'compare',
+        help='two configs under the same random numbers',
+        description='Compare two configs, or two saved runs, pair by pair: replication i of both '
+        'sees the same arrivals, places and service times. Says of every number whether B differs, '
+        'by how much, and how sure that is; and in which stages. docs/howto/precision.md.',
+    )
+    compare.add_argument('a', metavar='A', help='a TOML config, or a folder that --out has left')
+    compare.add_argument('b', metavar='B', help='the same')
+    for flag, name, which in (
+        ('--set', 'sets', 'both'), ('--set-a', 'sets_a', 'A'), ('--set-b', 'sets_b', 'B'),
+    ):  # fmt: skip
+        compare.add_argument(
+            flag, metavar='path=value', action='append', default=[], dest=name, help=f'for {which}'
+        )
+    compare.add_argument(
+        '--replications', type=int, metavar='N',
+        help='pairs of runs (default: 10, or 1 for two saved runs, which are taken as they are)',
+    )  # fmt: skip
+    compare.add_argument('--seed', type=int, help='seed of both (default: that of A)')
+    compare.add_argument(
+        '--different-workloads', action='store_true', help='compare even if other I/O is issued'
+    )
+    compare.add_argument('--json', action='store_true', help='print one JSON object, nothing else')
+    add_pool(compare)
+    compare.set_defaults(command=_compare)
     params = commands.add_parser(
         'params',
         help='print a cost preset',
@@ -191,6 +217,12 @@ def _simulate(config: Any, options: argparse.Namespace) -> Any:
 
 def _sweep(options: argparse.Namespace) -> int:
     from sim.studies.sweeping import main
+
+    return main(options)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from sim.studies.comparing import main
 
     return main(options)
 

@@ -62,11 +62,13 @@ def load_latencies(
     """
     report = load_report(place)
     if report['record'] == 'full':
-        requests = load_requests(place).sort_values('serial').iloc[report['warmup_requests'] :]
-        counted = requests[time].dropna().astype('int64').value_counts().sort_index()
+        requests = load_requests(place)
+        wanted = requests['measured'] & (requests['op'] != 'flush')
+        counted = requests.loc[wanted, time].astype('int64').value_counts().sort_index()
     else:
         table = pd.read_parquet(place / 'histograms.parquet')
-        counted = table[table['time'] == time].groupby('value_ns')['requests'].sum()
+        wanted = (table['time'] == time) & (table['op'] != 'flush')
+        counted = table[wanted].groupby('value_ns')['requests'].sum()
     return counted.index.to_numpy(), counted.to_numpy()
 
 

@@ -112,7 +112,10 @@ class Measured:
 
 
 def of_run(machine: Machine, config: Config) -> tuple[Measured, pd.DataFrame]:
-    """What was measured, and the frame of the requests that kept their rows."""
+    """What was measured, and the frame of the requests that kept their rows.
+
+    Its column `measured` says who is behind the warm-up and completed.
+    """
     tr = machine.tr
     counts = bool(tr[int(recorder.T_COUNTS)])
     kept = frame.request_frame(machine, config)
@@ -129,11 +132,12 @@ def of_run(machine: Machine, config: Config) -> tuple[Measured, pd.DataFrame]:
         every = int(tr[int(recorder.T_EVERY)])
         kept = kept[kept['serial'] % every == 0] if every else kept.iloc[:0]
         kept = kept.reset_index(drop=True)
-    else:
-        if config.run.warmup == 'auto' and not cut_ns:
-            cut_ns = automatic_cut(kept)
-        late = (kept['serial'] > serial_cut) & (kept['t_arrive_ns'] >= cut_ns)
-        done = kept[late & kept['t_complete_ns'].notna()]
+    elif config.run.warmup == 'auto' and not cut_ns:
+        cut_ns = automatic_cut(kept)
+    late = (kept['serial'] > serial_cut) & (kept['t_arrive_ns'] >= cut_ns)
+    kept['measured'] = (late & kept['t_complete_ns'].notna()).to_numpy(dtype=bool)
+    if not counts:
+        done = kept[kept['measured']]
         issued, cut = len(kept), int(len(kept) - late.sum())
         completed = int(kept['t_complete_ns'].notna().sum())
         source = Traced(done, machine)
