@@ -6,9 +6,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import signal as scipy_signal
 from scipy import stats as scipy_stats
 
-from sim.analysis.stats import batch_means, mser5, percentile, quantile_interval, student_t975
+from sim.analysis.stats import (
+    batch_means,
+    mean_interval,
+    mser5,
+    percentile,
+    quantile_interval,
+    ratio_of_batches,
+    student_t975,
+)
 
 integers = st.lists(st.integers(-(2**62), 2**62), min_size=1, max_size=60)
 
@@ -165,3 +174,59 @@ def test_quantile_interval_holds_the_true_quantile_as_often_as_it_says():
 def test_nonsense_is_refused(ask):
     with pytest.raises(ValueError):
         ask()
+
+
+def test_mean_interval_is_students():
+    samples = np.random.default_rng(1).normal(5, 2, 12)
+    mean, half = mean_interval(samples)
+    low, high = scipy_stats.t.interval(
+        0.95, 11, loc=samples.mean(), scale=scipy_stats.sem(samples)
+    )
+    assert [mean - half, mean + half] == pytest.approx([low, high], rel=1e-6)
+    with pytest.raises(ValueError):
+        mean_interval([1])
+
+
+def test_ratio_of_batches_by_hand():
+    """Eight batches of one size: the ratio is the mean, the residuals are the deviations."""
+    sums = np.array([3, 1, 4, 2, 3, 1, 4, 2])
+    value, half = ratio_of_batches(sums, np.ones(8))
+    assert value == 2.5
+    assert half == pytest.approx(2.364624 * sums.std(ddof=1) / math.sqrt(8))
+
+
+def test_ratio_of_batches_weighs_batches_by_their_size():
+    above, below = np.array([10, 0, 10, 0] * 4), np.array([5, 0.5, 5, 0.5] * 4)
+    assert ratio_of_batches(above, below).value == above.sum() / below.sum()
+
+
+def test_batches_that_hang_together_are_joined_until_they_do_not():
+    rng = np.random.default_rng(2)
+    slow = np.repeat(rng.normal(10, 1, 16), 4)  # four neighbours each are one and the same
+    joined = ratio_of_batches(slow, np.ones(64)).half_width
+    plain = mean_interval(slow).half_width
+    assert joined > 1.5 * plain
+
+
+def test_a_trend_gets_no_interval():
+    assert ratio_of_batches(np.arange(60.0), np.ones(60)).half_width is None
+    assert ratio_of_batches(np.arange(7.0), np.ones(7)).half_width is None
+
+
+def test_what_does_not_vary_has_an_interval_of_no_width():
+    assert ratio_of_batches(np.full(40, 7), np.full(40, 2)) == (3.5, 0)
+
+
+def test_ratio_of_batches_holds_the_truth_of_a_correlated_series():
+    """AR(1) with 0.95, 20,000 samples in 48 batches, as the recorder keeps them."""
+    rng = np.random.default_rng(5)
+    hits = naive = 0
+    for _ in range(200):
+        noise = rng.normal(0, 1, 20_352)
+        series = scipy_signal.lfilter([1], [1, -0.95], noise)[480:-48]
+        sums = series[: 413 * 48].reshape(48, 413).sum(axis=1)
+        ratio = ratio_of_batches(sums, np.full(48, 413))
+        hits += ratio.half_width is not None and abs(ratio.value) <= ratio.half_width
+        naive += abs(series.mean()) <= 1.96 * series.std() / math.sqrt(len(series))
+    assert 180 <= hits <= 199
+    assert naive < 100
