@@ -23,9 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from sim import features, scsi, vring
+from sim import features, vring
 from sim.formats.capture import Capture, Queue
-from sim.layout import CDB_SIZE, REQ_CDB, REQ_SIZE, REQ_TASK_ATTR, RESP_SIZE, VQ_REQUEST_FIRST
+from sim.formats.cdb import Command, cdb_size, identify
+from sim.formats.scsi_text import ATTRIBUTES
+from sim.layout import REQ_CDB, REQ_SIZE, REQ_TASK_ATTR, RESP_SIZE, VQ_REQUEST_FIRST
 from sim.testing import MAX_BUFFERS, Chain
 
 u64 = np.uint64
@@ -33,7 +35,7 @@ u64 = np.uint64
 LOOK_BACK = 256  # used entries that out-of-order completion may reach back
 
 ROLES = ('control', 'event')
-ATTRIBUTES = 4  # SIMPLE, ORDERED, HEAD, ACA
+DIRECTIONS = {'none': 'none', 'in': 'from_device', 'out': 'to_device'}
 
 # What this module finds beside the verdicts of the ring (sim.vring), and what it means.
 VERDICTS = {
@@ -49,18 +51,6 @@ VERDICTS = {
     'WRONG_DIRECTION': 'the buffers go the other way than the CDB',
     'WRONG_LENGTH': 'the buffers are not a whole number of blocks for each block of the CDB',
 }
-
-OPCODES = {
-    0x00: 'TEST UNIT READY', 0x03: 'REQUEST SENSE', 0x08: 'READ(6)', 0x0A: 'WRITE(6)',
-    0x12: 'INQUIRY', 0x15: 'MODE SELECT(6)', 0x1A: 'MODE SENSE(6)', 0x1B: 'START STOP UNIT',
-    0x25: 'READ CAPACITY(10)', 0x28: 'READ(10)', 0x2A: 'WRITE(10)', 0x2F: 'VERIFY(10)',
-    0x35: 'SYNCHRONIZE CACHE(10)', 0x41: 'WRITE SAME(10)', 0x42: 'UNMAP', 0x55: 'MODE SELECT(10)',
-    0x5A: 'MODE SENSE(10)', 0x5E: 'PERSISTENT RESERVE IN', 0x5F: 'PERSISTENT RESERVE OUT',
-    0x88: 'READ(16)', 0x89: 'COMPARE AND WRITE', 0x8A: 'WRITE(16)', 0x8F: 'VERIFY(16)',
-    0x91: 'SYNCHRONIZE CACHE(16)', 0x93: 'WRITE SAME(16)', 0x9E: 'SERVICE ACTION IN(16)',
-    0xA0: 'REPORT LUNS', 0xA3: 'MAINTENANCE IN', 0xA8: 'READ(12)', 0xAA: 'WRITE(12)',
-}  # fmt: skip
-CDB_LENGTHS = (6, 10, 10, CDB_SIZE, 16, 12, CDB_SIZE, CDB_SIZE)  # by the opcode's group
 
 
 @dataclass
@@ -361,25 +351,31 @@ def _request(walk: _Walk, chain: Chain) -> dict[str, Any]:
         memory[address : address + size].tobytes()
         for address, size in _pieces(chain.out, REQ_SIZE)
     )
-    header = np.frombuffer(raw, dtype=np.uint8)
-    opcode = int(scsi.cdb_opcode(header, 0))
-    cdb = raw[int(REQ_CDB) :][: CDB_LENGTHS[opcode >> 5]]
+    cdb = raw[int(REQ_CDB) :][: cdb_size(raw[int(REQ_CDB) :])]
+    command = identify(cdb)
     row |= {
         'target': raw[1],
-        'lun': int(scsi.lun_of(header, 0)),
-        'tag': int(scsi.tag_of(header, 0)) % (1 << 64),
+        'lun': int.from_bytes(raw[2:4], 'big') & 0x3FFF,
+        'tag': int.from_bytes(raw[8:16], 'little'),
         'cdb': cdb.hex(' '),
-        'opcode': opcode,
-        'command': OPCODES.get(opcode, f'opcode {opcode:02x}h'),
+        'opcode': cdb[0],
+        'command': command.name if command else f'opcode {cdb[0]:02x}h',
     }
     if not _lun_accepted(raw, walk.capture.vhost):
         walk.wrong('BAD_LUN', f'{about}: {raw[:8].hex(" ")}')
-    if raw[int(REQ_TASK_ATTR)] >= ATTRIBUTES:
+    if raw[int(REQ_TASK_ATTR)] >= len(ATTRIBUTES):
         walk.wrong('BAD_TASK_ATTR', f'{about}: {raw[int(REQ_TASK_ATTR)]}')
-    if scsi.is_read(opcode) or scsi.is_write(opcode):
-        row |= {'lba': int(scsi.cdb_lba(header, 0)), 'blocks': int(scsi.cdb_blocks(header, 0))}
-        _compare_data(walk, about, row, bool(scsi.is_write(opcode)))
+    if command is not None:
+        row |= {name: _value(command, name, cdb) for name in ('lba', 'blocks')}
+        _compare_data(walk, about, row, command, cdb)
     return row
+
+
+def _value(command: Command, name: str, cdb: bytes) -> int | None:
+    """A field of the CDB, None if it has none of that name; no blocks are 256 in six bytes."""
+    field = command.field(name)
+    value = field.get(cdb) if field else None
+    return 256 if value == 0 and name == 'blocks' and command.size == 6 else value
 
 
 def _pieces(buffers: Sequence[tuple[int, int]], size: int) -> Iterator[tuple[int, int]]:
@@ -396,15 +392,20 @@ def _lun_accepted(raw: bytes, vhost: bool) -> bool:
     return raw[0] == 1 and (vhost or raw[2] == 0 or 0x40 <= raw[2] < 0x80)
 
 
-def _compare_data(walk: _Walk, about: str, row: dict[str, Any], write: bool) -> None:
-    """The buffers of a READ or WRITE against its CDB."""
-    wanted = 'none' if not row['blocks'] else 'to_device' if write else 'from_device'
+def _compare_data(
+    walk: _Walk, about: str, row: dict[str, Any], command: Command, cdb: bytes
+) -> None:
+    """The buffers of a command that moves blocks against its CDB."""
+    if command.length not in ('blocks', 'one block', 'two halves'):
+        return
+    units = command.data_bytes(cdb, 1)  # so many blocks are in the buffers
+    wanted = DIRECTIONS[command.data] if units else 'none'
     if row['direction'] != wanted:
-        walk.wrong('WRONG_DIRECTION', f'{about}: {row["command"]} with data {row["direction"]}')
-    elif row['blocks']:
-        block, rest = divmod(row['data_len'], row['blocks'])
-        if rest or block < scsi.BLOCK_SIZE or block & (block - 1):
-            detail = f'{row["data_len"]} bytes for {row["blocks"]} blocks'
+        walk.wrong('WRONG_DIRECTION', f'{about}: {command.name} with data {row["direction"]}')
+    elif units:
+        block, rest = divmod(row['data_len'], units)
+        if rest or block < 512 or block & (block - 1):
+            detail = f'{row["data_len"]} bytes for {units} blocks'
             walk.wrong('WRONG_LENGTH', f'{about}: {detail}')
 
 
