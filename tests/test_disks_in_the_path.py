@@ -64,6 +64,22 @@ def test_the_queue_depth_gain_of_a_disk_is_seen_from_the_guest():
     assert iops['fifo', 32] == pytest.approx(iops['fifo', 1], rel=0.06)
 
 
+def test_a_flush_from_the_guest_waits_for_the_drain_and_goes_with_the_cache():
+    def disk_times(**change):
+        work = {'rw': 'randwrite', 'iodepth': 1, 'number_ios': 96, 'fsync': 16}
+        result = run(workload=work, target={**KINDS['hdd'], **change})
+        assert result.violations == []
+        return dict(iter(result.requests.groupby('op', observed=True)['done_ns']))
+
+    cached = disk_times()
+    assert cached['write'].max() == 60_000
+    assert cached['flush'].min() > 16 * 2_000_000  # sixteen accesses of the head
+    through = disk_times(write_cache=0, cache_time=0)
+    assert through['write'].min() > 0
+    assert through['write'].mean() > 1_000_000
+    assert 'flush' not in through  # the disk says that it has no cache, so nobody flushes it
+
+
 # ------------------------------------------------------------------------------------- faults ----
 
 
