@@ -147,7 +147,7 @@ class JobBuilder:
         runtime = ns_to_cycles(work.ramp_time + work.runtime, hz) if work.runtime else 0
         return [
             (fields.J_LIMIT, limit),
-            (fields.J_LOOP_LIMIT, 0 if limit >= NEVER else limit),
+            (fields.J_LOOP_LIMIT, limit),
             (fields.J_LOOPS, loops),
             (fields.J_BYTES_LEFT, loop_bytes),
             (fields.J_LOOP_BYTES, loop_bytes),

@@ -209,6 +209,11 @@ def test_bytes_end_a_job_of_many_sizes():
     total = found['bytes'].sum()
     assert 3 << 20 <= total < (3 << 20) + 32 * 1024
     assert total - found['bytes'].iloc[-1] < 3 << 20
+    thrice = requests(rw='write', bsrange='4k-32k', size='1m', loops=3, iodepth=4)
+    for begin in np.flatnonzero(thrice['lba'] == 0)[1:]:
+        assert thrice['t_arrive_ns'].iloc[begin] >= thrice['t_reap_ns'].iloc[:begin].max()
+    assert (thrice['lba'] == 0).sum() == 3
+    assert 3 << 20 <= thrice['bytes'].sum() < 3 * ((1 << 20) + 32 * 1024)
 
 
 def test_clones_have_parts_of_their_own():
