@@ -16,6 +16,7 @@ from benchmarks.yardstick import build
 from sim import costs, machine
 from sim.config import Config, load
 from sim.engine import ENGINES
+from sim.job_fields import J_FINISHED
 from sim.run import Phases
 
 IODEPTH, LANES, SERVICE_US = 32, 8, 60
@@ -200,7 +201,7 @@ def engine_seconds(
 
 def ticks(engine: Any, every: int) -> Any:
     """A control process that looks in until all jobs are done."""
-    state, finished = engine.machine.st, machine.app.J_FINISHED
+    state, finished = engine.machine.st, J_FINISHED
     jobs = [plan.base for plan in engine.machine.plans]
     while not all(state[base + int(finished)] for base in jobs):
         yield engine.env.timeout(every)
