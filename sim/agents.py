@@ -179,6 +179,12 @@ def move(st, slot, time):
 
 
 @kernel(inline=True)
+def wrapped(place, room):
+    """`place` in a circular list, where it is at most one lap ahead."""
+    return place - room if place >= room else place
+
+
+@kernel(inline=True)
 def note_step(st, slot, now, state):
     """Fold one step into the digest (FNV-1a over 64-bit words)."""
     word = (u64(now) << u64(24)) ^ (u64(slot) << u64(8)) ^ u64(state)

@@ -21,7 +21,7 @@ from the trace.
 import numpy as np
 
 from sim import arrivals, places, record, recorder
-from sim.agents import H_NOTICE, H_SERIAL, N_JOB_DONE, NEVER
+from sim.agents import H_NOTICE, H_SERIAL, N_JOB_DONE, NEVER, wrapped
 from sim.jit import kernel
 from sim.job_fields import (
     E_BLOCKS,
@@ -111,12 +111,6 @@ def start(st, j, now):
 def unit_of(st, j, number):
     """Where unit `number` stands."""
     return u64(st[j + J_UNITS]) + UNIT_WORDS * u64(number)
-
-
-@kernel(inline=True)
-def _wrapped(place, room):
-    """`place` in a circular list, where it is at most one lap ahead."""
-    return place - room if place >= room else place
 
 
 # ------------------------------------------------------------------------------------- do_io() ----
@@ -324,7 +318,7 @@ def _queue_unit(lines, st, tr, j, op, lba, blocks, arrival, now):
     st[j + J_FREE_COUNT] = free
     number = st[u64(st[j + J_FREE_LIST]) + u64(free)]
     count = st[j + J_PREPARED_COUNT]
-    tail = _wrapped(st[j + J_PREPARED_HEAD] + count, st[j + J_DEPTH])
+    tail = wrapped(st[j + J_PREPARED_HEAD] + count, st[j + J_DEPTH])
     st[u64(st[j + J_PREPARED_LIST]) + u64(tail)] = number
     st[j + J_PREPARED_COUNT] = count + 1
     serial = st[H_SERIAL] + 1
@@ -351,7 +345,7 @@ def _queue_unit(lines, st, tr, j, op, lba, blocks, arrival, now):
 def take_prepared(st, j):
     """The oldest prepared unit goes to the driver; its number."""
     head = st[j + J_PREPARED_HEAD]
-    st[j + J_PREPARED_HEAD] = _wrapped(head + 1, st[j + J_DEPTH])
+    st[j + J_PREPARED_HEAD] = wrapped(head + 1, st[j + J_DEPTH])
     st[j + J_PREPARED_COUNT] -= 1
     return st[u64(st[j + J_PREPARED_LIST]) + u64(head)]
 
@@ -409,7 +403,7 @@ def reap(st, tr, j, now):
     taken = min(ready, st[j + J_REAP_MAX])
     for _ in range(taken):
         number = st[u64(st[j + J_DONE_LIST]) + u64(head)]
-        head = _wrapped(head + 1, depth)
+        head = wrapped(head + 1, depth)
         st[u64(st[j + J_FREE_LIST]) + u64(free)] = number
         free += 1
         recorder.reap(st, tr, u64(st[unit_of(st, j, number) + U_ROW]), now)
@@ -433,7 +427,7 @@ def put_done(st, tr, j, number, now):
         recorder.reap(st, tr, u64(st[unit_of(st, j, number) + U_ROW]), now)
         return WAKES_FSYNC
     count = st[j + J_DONE_COUNT]
-    tail = _wrapped(st[j + J_DONE_HEAD] + count, st[j + J_DEPTH])
+    tail = wrapped(st[j + J_DONE_HEAD] + count, st[j + J_DEPTH])
     st[u64(st[j + J_DONE_LIST]) + u64(tail)] = number
     st[j + J_DONE_COUNT] = count + 1
     return WAKES_REAP if flush <= 0 and count + 1 >= wanted(st, j) else NO_WAKE

@@ -31,6 +31,7 @@ from sim.agents import (
     K_WORKER_WAKE,
     NEVER,
     wake,
+    wrapped,
 )
 from sim.jit import kernel
 from sim.layout import VHOST_SCSI_WEIGHT
@@ -107,7 +108,7 @@ def queue_vq_work(st, q, work, now):
         return
     st[mark] = 1
     b = u64(st[q + Q_WORKER])
-    tail = _wrapped(st[b + B_WORK_HEAD] + st[b + B_WORK_COUNT], st[b + B_WORK_ROOM])
+    tail = wrapped(st[b + B_WORK_HEAD] + st[b + B_WORK_COUNT], st[b + B_WORK_ROOM])
     entry = u64(st[b + B_WORK_LIST]) + TWO * u64(tail)
     st[entry] = np.int64(q)
     st[entry + ONE] = work
@@ -120,12 +121,6 @@ def queue_vq_work(st, q, work, now):
         else:
             st[b + B_WAKES] += 1
             wake(st, st[b + B_SLOT], now + st[K_WORKER_WAKE])
-
-
-@kernel(inline=True)
-def _wrapped(place, room):
-    """`place` in a circular list, where it is at most one lap ahead."""
-    return place - room if place >= room else place
 
 
 @kernel(inline=True)
@@ -144,7 +139,7 @@ def _after_work(st, b, now, delay):
 def _take(mem, lines, st, tr, b, now):
     """The next work. A kick work turns notifications off before it looks."""
     entry = u64(st[b + B_WORK_LIST]) + TWO * u64(st[b + B_WORK_HEAD])
-    st[b + B_WORK_HEAD] = _wrapped(st[b + B_WORK_HEAD] + 1, st[b + B_WORK_ROOM])
+    st[b + B_WORK_HEAD] = wrapped(st[b + B_WORK_HEAD] + 1, st[b + B_WORK_ROOM])
     st[b + B_WORK_COUNT] -= 1
     q = u64(st[entry])
     st[b + B_QUEUE] = st[entry]
@@ -182,7 +177,7 @@ def _drop(st, tr, b, row):
 
 
 @kernel
-def _reply_bad_target(mem, lines, st, tr, b, q, head, row):
+def _reply_bad_target(mem, lines, st, tr, b, q, head, row, now):
     """vhost_scsi_send_bad_target(): answer at once, signal at once, used.len 0."""
     core = st[b + B_CORE]
     buffers = u64(st[q + Q_BUFFERS])
@@ -191,11 +186,10 @@ def _reply_bad_target(mem, lines, st, tr, b, q, head, row):
         return
     st[b + B_BAD_TARGETS] += 1
     _carry(tr, row)
-    fetched = tr[row + record.R_FETCH] - 1
-    _give_back(mem, lines, st, tr, q, core, head, row, fetched)
+    _give_back(mem, lines, st, tr, q, core, head, row, now)
     if _signal_wanted(mem, lines, st, q, core):
         st[q + Q_SIGNALS] += 1
-        wake(st, st[q + Q_IRQ_SLOT], fetched + st[K_IRQ_INJECT])
+        wake(st, st[q + Q_IRQ_SLOT], now + st[K_IRQ_INJECT])
 
 
 @kernel
@@ -242,7 +236,7 @@ def _fetch(mem, lines, st, tr, b, now):
     if st[device + vring.V_IN_ORDER]:
         place = st[q + Q_ORDER_TAIL]
         st[u64(st[q + Q_ORDER_LIST]) + u64(place)] = np.int64(row)
-        st[q + Q_ORDER_TAIL] = _wrapped(place + 1, st[q + Q_ORDER_ROOM])
+        st[q + Q_ORDER_TAIL] = wrapped(place + 1, st[q + Q_ORDER_ROOM])
     ahead = vring.backlog(st, device) + 1
     if st[device + vring.V_PACKED]:
         ahead = st[device + vring.V_INUSE]
@@ -267,7 +261,7 @@ def _request(mem, lines, st, tr, b, q, head, row, now):
         _carry(tr, row)
         _release(st, x, now)
     elif verdict == vhost_scsi.BAD_TARGET:
-        _reply_bad_target(mem, lines, st, tr, b, q, head, row)
+        _reply_bad_target(mem, lines, st, tr, b, q, head, row, now)
     else:
         _drop(st, tr, b, row)
     return st[K_WORKER_POP]
@@ -341,7 +335,7 @@ def _give_back(mem, lines, st, tr, q, core, head, row, now):
         oldest = u64(st[u64(st[q + Q_ORDER_LIST]) + u64(place)])
         tr[oldest + record.R_USED] = now + 1
         tr[oldest + record.R_USED_COUNT] += 1
-        st[q + Q_ORDER_HEAD] = _wrapped(place + 1, st[q + Q_ORDER_ROOM])
+        st[q + Q_ORDER_HEAD] = wrapped(place + 1, st[q + Q_ORDER_ROOM])
 
 
 @kernel(inline=True)

@@ -49,6 +49,7 @@ from sim.agents import (
     NEVER,
     move,
     wake,
+    wrapped,
 )
 from sim.jit import kernel
 from sim.job_fields import (
@@ -197,12 +198,6 @@ PLUG_MAX = 32  # block/blk.h BLK_MAX_REQUEST_COUNT: a plug is flushed at this ma
 
 
 @kernel(inline=True)
-def _wrapped(place, room):
-    """`place` in a circular list, where it is at most one lap ahead."""
-    return place - room if place >= room else place
-
-
-@kernel(inline=True)
 def _sleep(st, v, state, now):
     st[v + A_STATE] = state
     st[v + V_SLEEPING_SINCE] = now
@@ -255,7 +250,7 @@ def _begin(st, tr, v, now, delay):
     q = u64(st[v + V_QUEUE])
     free = st[q + G_TAG_FREE] - 1
     if free < 0:
-        tail = _wrapped(st[q + G_WAITER_HEAD] + st[q + G_WAITERS], st[q + G_WAITER_ROOM])
+        tail = wrapped(st[q + G_WAITER_HEAD] + st[q + G_WAITERS], st[q + G_WAITER_ROOM])
         st[u64(st[q + G_WAITER_LIST]) + u64(tail)] = st[v + V_SLOT]
         st[q + G_WAITERS] += 1
         return _sleep(st, v, WAIT_TAG, now)
@@ -552,7 +547,7 @@ def _wake_waiter(st, q, now):
     """sbitmap_queue_clear(): the thread that has waited longest for a tag goes on."""
     head = st[q + G_WAITER_HEAD]
     slot = st[u64(st[q + G_WAITER_LIST]) + u64(head)]
-    st[q + G_WAITER_HEAD] = _wrapped(head + 1, st[q + G_WAITER_ROOM])
+    st[q + G_WAITER_HEAD] = wrapped(head + 1, st[q + G_WAITER_ROOM])
     st[q + G_WAITERS] -= 1
     _wake_thread(st, _base_of(st, slot), WAIT_TAG, ENTER, now)
 
@@ -663,7 +658,7 @@ def _enter_handler(st, v):
     """Take the vector that has waited longest."""
     head = st[v + V_PENDING_HEAD]
     q = st[u64(st[v + V_PENDING_LIST]) + u64(head)]
-    st[v + V_PENDING_HEAD] = _wrapped(head + 1, st[v + V_QUEUES])
+    st[v + V_PENDING_HEAD] = wrapped(head + 1, st[v + V_QUEUES])
     st[v + V_PENDING_COUNT] -= 1
     st[v + A_STATE] = IRQ if st[u64(q) + G_VECTOR_PENDING] == VECTOR else RETURN
     st[u64(q) + G_VECTOR_PENDING] = NOTHING
@@ -737,7 +732,7 @@ def raise_vector(st, q, now):
 def _pend(st, q, now, latency):
     """Queue `q` has something for its vCPU, which may be free to take it."""
     v = u64(st[q + G_VCPU])
-    tail = _wrapped(st[v + V_PENDING_HEAD] + st[v + V_PENDING_COUNT], st[v + V_QUEUES])
+    tail = wrapped(st[v + V_PENDING_HEAD] + st[v + V_PENDING_COUNT], st[v + V_QUEUES])
     st[u64(st[v + V_PENDING_LIST]) + u64(tail)] = np.int64(q)
     st[v + V_PENDING_COUNT] += 1
     if _is_open(st, v):

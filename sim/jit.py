@@ -85,11 +85,7 @@ JIT = not numba.config.DISABLE_JIT
 
 
 def kernel(
-    function: Callable[..., Any] | None = None,
-    *,
-    inline: bool = False,
-    once: bool = False,
-    nogil: bool = False,
+    function: Callable[..., Any] | None = None, *, inline: bool = False, nogil: bool = False
 ) -> Any:
     """Compile `function` on its first call, cache it on disk, count no references.
 
@@ -99,7 +95,7 @@ def kernel(
     threads go on meanwhile: for what takes long.
     """
     if function is None:
-        return partial(kernel, inline=inline, once=once, nogil=nogil)
+        return partial(kernel, inline=inline, nogil=nogil)
     compiled = numba.njit(cache=True, forceinline=inline, nogil=nogil, _nrt=False)(function)
     if JIT:
         resolve = compiled.get_call_template

@@ -193,7 +193,7 @@ def cdb_blocks(mem, at):
     return load_be(mem, cdb + u64(7), 2)
 
 
-@kernel(once=True)
+@kernel
 def sense_byte(index, sense, info, descriptor):
     """Byte `index` of sense data (scsi_build_sense_buffer, scsi_set_sense_information).
 
@@ -225,7 +225,7 @@ def sense_byte(index, sense, info, descriptor):
     return 0
 
 
-@kernel(once=True)
+@kernel
 def response_byte(index, response, status, resid, sense, info, descriptor):
     """Byte `index` of the 108: for a response that does not lie in one piece."""
     if index < 4:
@@ -241,7 +241,7 @@ def response_byte(index, response, status, resid, sense, info, descriptor):
     return sense_byte(index - 12, sense, info, descriptor)
 
 
-@kernel(once=True)
+@kernel
 def write_response(mem, lines, core, at, response, status, resid, sense, info, descriptor):
     """The 108-byte response; with CHECK CONDITION 96 bytes of sense, as LIO has it."""
     touch_store(lines, core, at, RESP_SIZE)

@@ -98,7 +98,7 @@ NO_REPLY = -1
 # -------------------------------------------------------------------------------------- header ----
 
 
-@kernel(once=True)
+@kernel
 def _swapped(value):
     """The eight bytes of a word in the opposite order."""
     low = np.int64(0x00FF00FF00FF00FF)
@@ -108,7 +108,7 @@ def _swapped(value):
     return ((value >> 32) & 0xFFFFFFFF) | (value << 32)
 
 
-@kernel(once=True)
+@kernel
 def _gathered(mem, st, entry, offset, size):
     """A big-endian field at `offset` of the buffers that begin at `entry` of a buffer list."""
     value = np.int64(0)
@@ -121,7 +121,7 @@ def _gathered(mem, st, entry, offset, size):
     return value
 
 
-@kernel(once=True)
+@kernel
 def _word(mem, st, entry, offset, whole):
     """Eight big-endian bytes of a header; `whole`: it lies in one piece."""
     if whole:
@@ -129,7 +129,7 @@ def _word(mem, st, entry, offset, whole):
     return _gathered(mem, st, entry, np.int64(offset), 8)
 
 
-@kernel(once=True)
+@kernel
 def _charge_header(lines, st, core, entry, size):
     """The worker reads the header."""
     while size > 0:
@@ -140,7 +140,7 @@ def _charge_header(lines, st, core, entry, size):
         entry += TWO
 
 
-@kernel(once=True)
+@kernel
 def _command_too_long(st, x):
     """scsi_command_size() above 32 bytes: only a variable-length CDB can say so."""
     return (st[x + X_CDB] >> 56) & 0xFF == scsi.VARIABLE_LENGTH and (
@@ -151,7 +151,7 @@ def _command_too_long(st, x):
 # ------------------------------------------------------------------------------------- buffers ----
 
 
-@kernel(once=True)
+@kernel
 def _map(st, x, entry, count, skip, room):
     """Data segments: what `count` buffers hold behind their first `skip` bytes.
 
@@ -177,7 +177,7 @@ def _map(st, x, entry, count, skip, room):
     return total
 
 
-@kernel(once=True)
+@kernel
 def _answer_to(st, x, entry, count, limit, room):
     """Where the response goes: into the first buffer, or across up to `limit` of them.
 
@@ -208,7 +208,7 @@ def _answer_to(st, x, entry, count, limit, room):
 # ------------------------------------------------------------------------------------ requests ----
 
 
-@kernel(once=True)
+@kernel
 def _aim(st, s, buffers, x):
     """Direction and length of the data, by byte count: whatever lies behind header and response."""
     out, into = st[buffers + vring.B_OUT_BYTES], st[buffers + vring.B_IN_BYTES]
@@ -224,7 +224,7 @@ def _aim(st, s, buffers, x):
     st[x + X_LENGTH] = st[x + X_EXPECTED]
 
 
-@kernel(once=True)
+@kernel
 def _protection(mem, st, s, buffers, x):
     """Bytes of protection information before the data (T10_PI), -1 if the header lies."""
     if st[s + S_HEADER] != REQ_PI_SIZE:
@@ -239,7 +239,7 @@ def _protection(mem, st, s, buffers, x):
     return np.int64(-1) if wrong or (size and size >= st[x + X_EXPECTED]) else size
 
 
-@kernel(once=True)
+@kernel
 def _map_data(st, s, buffers, x, protection):
     """vhost_scsi_mapal(): segments of the data; False where that fails."""
     entry = buffers + vring.B_ENTRIES
@@ -256,7 +256,7 @@ def _map_data(st, s, buffers, x, protection):
     return total >= 0 and not (crowded and payload.pages(st, x) > MAX_SGLS)
 
 
-@kernel(once=True)
+@kernel
 def receive(mem, lines, st, core, s, buffers, x):
     """A chain becomes command `x`: READY for LIO, FAILED by it, BAD_TARGET, or DROPPED.
 
@@ -300,7 +300,7 @@ def receive(mem, lines, st, core, s, buffers, x):
     return READY if server.prepare(st, x, u64(target), (address >> 32) & 0x3FFF) else FAILED
 
 
-@kernel(once=True)
+@kernel
 def _reset(st, x, target):
     """A command about which nothing is known yet."""
     st[x + X_TARGET] = target
@@ -315,7 +315,7 @@ def _reset(st, x, target):
     st[x + X_BLOCKS] = 0
 
 
-@kernel(once=True)
+@kernel
 def _spread(mem, lines, st, core, entry, count, size):
     """How many of `size` bytes `count` buffers take; the worker is charged for writing them."""
     done = np.int64(0)
@@ -328,7 +328,7 @@ def _spread(mem, lines, st, core, entry, count, size):
     return done
 
 
-@kernel(once=True)
+@kernel
 def reply(mem, lines, st, core, x):
     """Write the command's response; False where it has no room (nothing is posted then)."""
     response, status, resid = st[x + X_RESPONSE], st[x + X_STATUS], st[x + X_RESID]
@@ -350,7 +350,7 @@ def reply(mem, lines, st, core, x):
     return response != FAULT
 
 
-@kernel(once=True)
+@kernel
 def bad_target(mem, lines, st, core, s, buffers):
     """Answer a request with BAD_TARGET; False where the answer does not fit.
 
@@ -375,7 +375,7 @@ def bad_target(mem, lines, st, core, s, buffers):
     return True
 
 
-@kernel(once=True)
+@kernel
 def serve(memory, state, blocks, s, buffers, x):
     """Receive a request, execute it and answer it. Returns the verdict, DROPPED without answer."""
     mem, st, media = bare(memory), bare(state), bare(blocks)
@@ -392,7 +392,7 @@ def serve(memory, state, blocks, s, buffers, x):
 # ------------------------------------------------------------------------------- control queue ----
 
 
-@kernel(once=True)
+@kernel
 def _reset_lun(st, s, address):
     """TMR_LUN_RESET of the LUN in the request's LUN field; the virtual LUN 0 has none."""
     target = ports.find_target(st, st[s + S_TARGETS], (address >> 48) & 0xFF)
@@ -403,7 +403,7 @@ def _reset_lun(st, s, address):
     return S_FUNCTION_SUCCEEDED
 
 
-@kernel(once=True)
+@kernel
 def control(mem, st, s, buffers):
     """A request of the control queue: (response code, bytes of the response).
 

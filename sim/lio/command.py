@@ -35,14 +35,14 @@ ONE, TWO = u64(1), u64(2)
 MEDIUM, EMULATED, FAILED = range(3)
 
 
-@kernel(once=True)
+@kernel
 def cdb_byte(st, x, index):
     """Byte `index` (0 to 31) of the CDB."""
     word = st[x + X_CDB + (u64(index) >> u64(3))]
     return (word >> (8 * (7 - (index & 7)))) & 0xFF
 
 
-@kernel(once=True)
+@kernel
 def cdb_field(st, x, index, size):
     """A big-endian field of the CDB."""
     value = np.int64(0)

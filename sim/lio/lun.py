@@ -80,26 +80,26 @@ RESERVATIONS_RELEASED = 0x2A04
 REGISTRATIONS_PREEMPTED = 0x2A05
 
 
-@kernel(once=True)
+@kernel
 def nexus_base(st, lun, nexus):
     """The words of one nexus of a LUN."""
     return u64(st[lun + L_NEXUS_TABLE]) + u64(NEXUS_WORDS) * u64(nexus)
 
 
-@kernel(once=True)
+@kernel
 def has(st, lun, flag):
     """Is a flag of the LUN set?"""
     return st[lun + L_FLAGS] & flag != 0
 
 
-@kernel(once=True)
+@kernel
 def fua_allowed(st, lun):
     """target_check_fua(): DPO and FUA are accepted only where there is a cache to write through."""
     both = WRITE_CACHE | FUA_WRITE
     return st[lun + L_FLAGS] & both == both
 
 
-@kernel(once=True)
+@kernel
 def guard(st, lun):
     """After a change of reservations or unit attentions: must commands be looked at?"""
     guarded = st[lun + L_LEGACY_HOLDER] >= 0 or st[lun + L_HOLDER] >= 0
@@ -111,7 +111,7 @@ def guard(st, lun):
 # ----------------------------------------------------------------------------- unit attentions ----
 
 
-@kernel(once=True)
+@kernel
 def _in_front(head, attention):
     """core_scsi3_ua_allocate(): does a unit attention come before the first one that waits?"""
     asc, ascq = attention >> 8, attention & 0xFF
@@ -122,7 +122,7 @@ def _in_front(head, attention):
     return False
 
 
-@kernel(once=True)
+@kernel
 def raise_attention(st, lun, nexus, attention):
     """core_scsi3_ua_allocate(): queue a unit attention; one equal to the first is not repeated.
 
@@ -145,7 +145,7 @@ def raise_attention(st, lun, nexus, attention):
     st[lun + L_GUARDED] = 1
 
 
-@kernel(once=True)
+@kernel
 def take_attention(st, lun, nexus):
     """Report the first unit attention and clear them all; 0 if there is none."""
     n = nexus_base(st, lun, nexus)
@@ -156,13 +156,13 @@ def take_attention(st, lun, nexus):
     return st[n + N_ATTENTION_LIST]
 
 
-@kernel(once=True)
+@kernel
 def attention_waits(st, x):
     """target_scsi3_ua_check(): does the command's nexus have a unit attention to hear of?"""
     return st[nexus_base(st, u64(st[x + X_LUN]), st[x + X_NEXUS]) + N_ATTENTIONS] > 0
 
 
-@kernel(once=True)
+@kernel
 def reset(st, lun):
     """TMR_LUN_RESET: RESERVE is gone, registrations stay, every nexus hears 29h/03h."""
     st[lun + L_LEGACY_HOLDER] = -1

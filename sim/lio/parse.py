@@ -59,7 +59,7 @@ from sim.se_cmd import (
 u64 = np.uint64
 
 
-@kernel(once=True)
+@kernel
 def size_check(st, x, lun, size, block_data):
     """target_cmd_size_check(): the CDB's `size` bytes against those in the buffers.
 
@@ -83,19 +83,19 @@ def size_check(st, x, lun, size, block_data):
     return scsi.SENSE_NONE
 
 
-@kernel(once=True)
+@kernel
 def _out_of_range(st, lun, lba, blocks):
     """LIO's rule lba + blocks > last + 1; an LBA of 2^63 and more is negative here."""
     return lba < 0 or lba > st[lun + L_BLOCKS] - blocks
 
 
-@kernel(once=True)
+@kernel
 def _bytes_of(st, lun, blocks):
     """sbc_get_size(), which is a u32."""
     return (blocks * st[lun + L_BLOCK_SIZE]) & 0xFFFFFFFF
 
 
-@kernel(once=True)
+@kernel
 def _aim(st, x, lun, lba, sectors):
     """Where on the medium the command acts."""
     st[x + X_LBA] = lba * (st[lun + L_BLOCK_SIZE] >> 9)
@@ -105,7 +105,7 @@ def _aim(st, x, lun, lba, sectors):
         st[x + X_EXECUTE] = E_NOOP
 
 
-@kernel(once=True)
+@kernel
 def _read_or_write(st, x, lun, flags, lba, blocks):
     """The direction of the data decides what the disk does, not the opcode (execute_rw)."""
     if flags:
@@ -127,7 +127,7 @@ def _read_or_write(st, x, lun, flags, lba, blocks):
     return scsi.SENSE_NONE
 
 
-@kernel(once=True)
+@kernel
 def _flush_or_verify(st, x, lun, lba, blocks):
     """SYNCHRONIZE CACHE and VERIFY: the range counts as data in the size check, as in LIO."""
     if _out_of_range(st, lun, lba, blocks):
@@ -135,7 +135,7 @@ def _flush_or_verify(st, x, lun, lba, blocks):
     return size_check(st, x, lun, _bytes_of(st, lun, blocks), False)
 
 
-@kernel(once=True)
+@kernel
 def _write_same(st, x, lun, flags, lba, blocks):
     """sbc_setup_write_same()."""
     if blocks == 0:
@@ -165,7 +165,7 @@ def _write_same(st, x, lun, flags, lba, blocks):
     return sense
 
 
-@kernel(once=True)
+@kernel
 def _compare_and_write(st, x, lun):
     """COMPARE AND WRITE of at most one block; the data are the block compared, then the new one."""
     flags, blocks = cdb_byte(st, x, 1), cdb_byte(st, x, 13)
@@ -186,14 +186,14 @@ def _compare_and_write(st, x, lun):
     return scsi.SENSE_NONE
 
 
-@kernel(once=True)
+@kernel
 def _emulate(st, x, lun, execute, size):
     """A command that the target answers from what it knows."""
     st[x + X_EXECUTE] = execute
     return size_check(st, x, lun, size, False)
 
 
-@kernel(once=True)
+@kernel
 def _maintenance_in(st, x, lun):
     action, size = cdb_byte(st, x, 1) & 0x1F, cdb_field(st, x, 6, 4)
     if action == scsi.REPORT_TARGET_PORT_GROUPS:
@@ -203,7 +203,7 @@ def _maintenance_in(st, x, lun):
     return scsi.SENSE_UNKNOWN_OPCODE
 
 
-@kernel(once=True)
+@kernel
 def _primary(st, x, lun, opcode):
     """spc_parse_cdb()."""
     if opcode == scsi.TEST_UNIT_READY:
@@ -237,7 +237,7 @@ def _primary(st, x, lun, opcode):
     return scsi.SENSE_UNKNOWN_OPCODE
 
 
-@kernel(once=True)
+@kernel
 def _block(st, x, lun, opcode):
     """The rest of sbc_parse_cdb(): all block commands but READ and WRITE of 10 and 16 bytes."""
     flags = cdb_byte(st, x, 1)
@@ -296,7 +296,7 @@ def _block(st, x, lun, opcode):
     return _flush_or_verify(st, x, lun, cdb_field(st, x, 2, 8), cdb_field(st, x, 10, 4))
 
 
-@kernel(once=True)
+@kernel
 def parse(st, x, lun):
     """Decode the command's CDB for a LUN; returns a sense, SENSE_NONE if it may run."""
     word, next_word = st[x + X_CDB], st[x + X_CDB + ONE]

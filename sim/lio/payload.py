@@ -16,7 +16,7 @@ from sim.se_cmd import FROM_DEVICE, X_DATA, X_DIRECTION, X_LENGTH, X_SEGMENTS
 u64 = np.uint64
 
 
-@kernel(once=True)
+@kernel
 def locate(st, x, offset):
     """Guest address of byte `offset` of the data, -1 behind the last segment."""
     at = x + X_DATA
@@ -28,7 +28,7 @@ def locate(st, x, offset):
     return np.int64(-1)
 
 
-@kernel(once=True)
+@kernel
 def put(mem, st, x, offset, size, value):
     """Write a big-endian field of data-in, as far as the data length goes."""
     if st[x + X_DIRECTION] != FROM_DEVICE:
@@ -40,7 +40,7 @@ def put(mem, st, x, offset, size, value):
                 mem[u64(at)] = (value >> (8 * (size - 1 - i))) & 0xFF
 
 
-@kernel(once=True)
+@kernel
 def get(mem, st, x, offset, size):
     """Read a big-endian field; bytes behind the last segment are zero."""
     value = np.int64(0)
@@ -52,20 +52,20 @@ def get(mem, st, x, offset, size):
     return value
 
 
-@kernel(once=True)
+@kernel
 def rom_byte(st, base, index):
     """Byte `index` of constant bytes that begin at word `base`."""
     return (st[u64(base) + (u64(index) >> u64(3))] >> (8 * (index & 7))) & 0xFF
 
 
-@kernel(once=True)
+@kernel
 def put_rom(mem, st, x, offset, base, size):
     """Copy constant bytes into the data."""
     for i in range(size):
         put(mem, st, x, offset + i, 1, rom_byte(st, base, i))
 
 
-@kernel(once=True)
+@kernel
 def get64(mem, st, x, offset):
     """A little-endian word of the data: the stamp of a block."""
     value = np.int64(0)
@@ -76,7 +76,7 @@ def get64(mem, st, x, offset):
     return value
 
 
-@kernel(once=True)
+@kernel
 def put64(mem, st, x, offset, value):
     """Write a little-endian word, across segments if need be."""
     for i in range(8):
@@ -85,7 +85,7 @@ def put64(mem, st, x, offset, value):
             mem[u64(at)] = (value >> (8 * i)) & 0xFF
 
 
-@kernel(once=True)
+@kernel
 def clear_first(mem, st, x):
     """__target_submit(): the first page's share of a buffer that takes emulated data is zeroed."""
     if st[x + X_SEGMENTS] == 0:
@@ -101,7 +101,7 @@ def clear_first(mem, st, x):
         at += 1
 
 
-@kernel(once=True)
+@kernel
 def pages(st, x):
     """Into how many scatterlist entries of one page each vhost-scsi maps the data."""
     count = 0

@@ -40,13 +40,13 @@ TARGETS = 256
 TARGET_WORDS = 7
 
 
-@kernel(once=True)
+@kernel
 def find_target(st, targets, number):
     """vs_tpg[]: base of the target, 0 if there is none."""
     return st[u64(targets) + u64(number)]
 
 
-@kernel(once=True)
+@kernel
 def find_lun(st, target, number):
     """target_nacl_find_deve(): base of the LUN mapped under that number, 0 if there is none."""
     if number < st[target + P_TABLE_SIZE]:
@@ -54,7 +54,7 @@ def find_lun(st, target, number):
     return np.int64(0)
 
 
-@kernel(once=True)
+@kernel
 def lookup(st, target, number, direction):
     """transport_lookup_cmd_lun(): (base of the LUN, sense).
 

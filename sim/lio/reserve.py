@@ -58,12 +58,12 @@ READ_KEYS, READ_RESERVATION, REPORT_CAPABILITIES, READ_FULL_STATUS = range(4)
 ) = range(8)
 
 
-@kernel(once=True)
+@kernel
 def _registered(st, lun, nexus):
     return st[nexus_base(st, lun, nexus) + N_ORDER] > 0
 
 
-@kernel(once=True)
+@kernel
 def _next_registered(st, lun, order):
     """The nexus that registered next after `order`, -1 if none did."""
     found, best = np.int64(-1), np.int64(0)
@@ -74,17 +74,17 @@ def _next_registered(st, lun, order):
     return found
 
 
-@kernel(once=True)
+@kernel
 def _any_registered(st, lun):
     return _next_registered(st, lun, 0) >= 0
 
 
-@kernel(once=True)
+@kernel
 def _order(st, lun, nexus):
     return st[nexus_base(st, lun, nexus) + N_ORDER]
 
 
-@kernel(once=True)
+@kernel
 def _valid_type(kind):
     return kind in (
         WRITE_EXCLUSIVE,
@@ -96,18 +96,18 @@ def _valid_type(kind):
     )
 
 
-@kernel(once=True)
+@kernel
 def _for_all(kind):
     """Is every registered nexus a holder?"""
     return kind in (WRITE_EXCLUSIVE_ALL, EXCLUSIVE_ACCESS_ALL)
 
 
-@kernel(once=True)
+@kernel
 def _for_registrants(kind):
     return kind in (WRITE_EXCLUSIVE_REGISTRANTS, EXCLUSIVE_ACCESS_REGISTRANTS)
 
 
-@kernel(once=True)
+@kernel
 def _holds(st, lun, nexus):
     """is_reservation_holder(): does `nexus`, which is registered, hold a reservation?"""
     holder = st[lun + L_HOLDER]
@@ -117,7 +117,7 @@ def _holds(st, lun, nexus):
 # -------------------------------------------------------------------------------- who may what ----
 
 
-@kernel(once=True)
+@kernel
 def _pr_out_allowed(action, registered):
     """PERSISTENT RESERVE OUT from a nexus that does not hold the reservation."""
     if action in (REGISTER, REGISTER_AND_IGNORE):
@@ -125,7 +125,7 @@ def _pr_out_allowed(action, registered):
     return action in (RELEASE, CLEAR, PREEMPT, PREEMPT_AND_ABORT) and registered
 
 
-@kernel(once=True)
+@kernel
 def _named(st, x, opcode, registered, write_exclusive):
     """core_scsi3_pr_seq_non_holder(), its table: 1 allowed, 0 not, -1 not in the table."""
     if opcode in (
@@ -151,7 +151,7 @@ def _named(st, x, opcode, registered, write_exclusive):
     return -1
 
 
-@kernel(once=True)
+@kernel
 def _non_holder_allowed(st, x, lun):
     """core_scsi3_pr_seq_non_holder(): may a nexus that does not hold the reservation do this?"""
     kind, direction = st[lun + L_TYPE], st[x + X_DIRECTION]
@@ -166,7 +166,7 @@ def _non_holder_allowed(st, x, lun):
     return write_exclusive and direction == FROM_DEVICE
 
 
-@kernel(once=True)
+@kernel
 def conflicts(st, x):
     """target_check_reservation(): must the command end with RESERVATION CONFLICT?"""
     lun = u64(st[x + X_LUN])
@@ -182,7 +182,7 @@ def conflicts(st, x):
 # --------------------------------------------------------------------------- SPC-2 reservation ----
 
 
-@kernel(once=True)
+@kernel
 def reserve_or_release(st, x, reserve):
     """RESERVE and RELEASE. They conflict with registrations, and do nothing for their holder."""
     lun = u64(st[x + X_LUN])
@@ -207,7 +207,7 @@ def reserve_or_release(st, x, reserve):
 # ----------------------------------------------------------------------- PERSISTENT RESERVE IN ----
 
 
-@kernel(once=True)
+@kernel
 def _read_keys(mem, st, x, lun):
     """The list's length is that of all keys, however few of them there is room for."""
     offset, listed = np.int64(8), np.int64(0)
@@ -222,7 +222,7 @@ def _read_keys(mem, st, x, lun):
     set_length(st, x, offset)
 
 
-@kernel(once=True)
+@kernel
 def _read_reservation(mem, st, x, lun):
     if st[lun + L_HOLDER] < 0:
         put(mem, st, x, 4, 4, 0)
@@ -237,7 +237,7 @@ def _read_reservation(mem, st, x, lun):
     set_length(st, x, 24)
 
 
-@kernel(once=True)
+@kernel
 def _report_capabilities(mem, st, x, lun):
     put(mem, st, x, 0, 2, 8)
     put(mem, st, x, 2, 1, 0x1D)  # CRH, SIP_C, ATP_C, PTPL_C
@@ -246,7 +246,7 @@ def _report_capabilities(mem, st, x, lun):
     set_length(st, x, 8)
 
 
-@kernel(once=True)
+@kernel
 def _full_status(mem, st, x, lun):
     offset = 8
     everybody = st[lun + L_HOLDER] >= 0 and _for_all(st[lun + L_TYPE])
@@ -273,7 +273,7 @@ def _full_status(mem, st, x, lun):
     set_length(st, x, offset)
 
 
-@kernel(once=True)
+@kernel
 def reserve_in(mem, st, x):
     """PERSISTENT RESERVE IN."""
     lun = u64(st[x + X_LUN])
@@ -300,12 +300,12 @@ def reserve_in(mem, st, x):
 # ---------------------------------------------------------------------- PERSISTENT RESERVE OUT ----
 
 
-@kernel(once=True)
+@kernel
 def _count_generation(st, lun):
     st[lun + L_GENERATION] = (st[lun + L_GENERATION] + 1) & 0xFFFFFFFF
 
 
-@kernel(once=True)
+@kernel
 def _add_registration(st, lun, nexus, key, all_ports):
     n = nexus_base(st, lun, nexus)
     st[lun + L_REGISTRATIONS] += 1
@@ -315,7 +315,7 @@ def _add_registration(st, lun, nexus, key, all_ports):
     _count_generation(st, lun)
 
 
-@kernel(once=True)
+@kernel
 def _drop_registration(st, lun, nexus):
     """A registration goes; the reservation of all registrants passes on, any other ends with it.
 
@@ -329,7 +329,7 @@ def _drop_registration(st, lun, nexus):
     return True
 
 
-@kernel(once=True)
+@kernel
 def _tell_others(st, lun, nexus, attention):
     """A unit attention for every registered nexus but this one."""
     for other in range(st[lun + L_NEXUSES]):
@@ -337,7 +337,7 @@ def _tell_others(st, lun, nexus, attention):
             raise_attention(st, lun, other, attention)
 
 
-@kernel(once=True)
+@kernel
 def _nexus_of_id(mem, st, x, lun, offset, size):
     """The nexus whose TransportID lies at `offset` of the data, -1 if none has it."""
     for nexus in range(st[lun + L_NEXUSES]):
@@ -351,7 +351,7 @@ def _nexus_of_id(mem, st, x, lun, offset, size):
     return np.int64(-1)
 
 
-@kernel(once=True)
+@kernel
 def _register_listed(mem, st, x, lun, key, all_ports):
     """SPEC_I_PT: register the nexuses whose TransportIDs follow, besides the one that asks."""
     listed = get(mem, st, x, 24, 4)
@@ -369,7 +369,7 @@ def _register_listed(mem, st, x, lun, key, all_ports):
     return scsi.SENSE_NONE
 
 
-@kernel(once=True)
+@kernel
 def _register(mem, st, x, lun, ignore, key, new_key, flags):
     """REGISTER, and REGISTER AND IGNORE EXISTING KEY (core_scsi3_emulate_pro_register)."""
     nexus = st[x + X_NEXUS]
@@ -404,7 +404,7 @@ def _register(mem, st, x, lun, ignore, key, new_key, flags):
     return scsi.SENSE_NONE
 
 
-@kernel(once=True)
+@kernel
 def _reserve(st, lun, nexus, scope, kind):
     if scope:
         return scsi.SENSE_INVALID_PARAMETER_LIST
@@ -417,7 +417,7 @@ def _reserve(st, lun, nexus, scope, kind):
     return scsi.SENSE_NONE
 
 
-@kernel(once=True)
+@kernel
 def _release(st, lun, nexus, key, scope, kind):
     if not _holds(st, lun, nexus):
         return scsi.SENSE_NONE
@@ -430,7 +430,7 @@ def _release(st, lun, nexus, key, scope, kind):
     return scsi.SENSE_NONE
 
 
-@kernel(once=True)
+@kernel
 def _clear(st, lun, nexus):
     st[lun + L_HOLDER] = -1
     _tell_others(st, lun, nexus, unit.RESERVATIONS_PREEMPTED)
@@ -441,7 +441,7 @@ def _clear(st, lun, nexus):
     return scsi.SENSE_NONE
 
 
-@kernel(once=True)
+@kernel
 def _remove_others(st, lun, nexus, key, own_too):
     """Registrations under `key` (0: all) go. Returns whether there were any, the own included."""
     found = False
@@ -458,7 +458,7 @@ def _remove_others(st, lun, nexus, key, own_too):
     return found
 
 
-@kernel(once=True)
+@kernel
 def _preempt(st, lun, nexus, new_key, scope, kind):
     """PREEMPT; PREEMPT AND ABORT finds nothing to abort here (core_scsi3_pro_preempt)."""
     holder, old_kind = st[lun + L_HOLDER], st[lun + L_TYPE]
@@ -483,7 +483,7 @@ def _preempt(st, lun, nexus, new_key, scope, kind):
     return scsi.SENSE_NONE
 
 
-@kernel(once=True)
+@kernel
 def _move(mem, st, x, lun, key, new_key):
     """REGISTER AND MOVE (core_scsi3_emulate_pro_register_and_move)."""
     nexus = st[x + X_NEXUS]
@@ -509,7 +509,7 @@ def _move(mem, st, x, lun, key, new_key):
     return scsi.SENSE_NONE
 
 
-@kernel(once=True)
+@kernel
 def _act(mem, st, x, lun, action, key, new_key, flags):
     """The service actions that only a registered nexus may ask for, with its key."""
     nexus = st[x + X_NEXUS]
@@ -532,7 +532,7 @@ def _act(mem, st, x, lun, action, key, new_key, flags):
     return _move(mem, st, x, lun, key, new_key)
 
 
-@kernel(once=True)
+@kernel
 def reserve_out(mem, st, x):
     """PERSISTENT RESERVE OUT."""
     lun = u64(st[x + X_LUN])

@@ -59,7 +59,7 @@ def write_sector(media, first, sector, value):
     media[u64(first + sector)] = value ^ record.blank_stamp(sector)
 
 
-@kernel(once=True)
+@kernel
 def _move(mem, st, media, x):
     """READ or WRITE: the words at the head of each 512 bytes of the data, to or from the medium."""
     first, lba = st[u64(st[x + X_LUN]) + L_MEDIA], st[x + X_LBA]
@@ -88,7 +88,7 @@ def _move(mem, st, media, x):
         left -= SECTOR
 
 
-@kernel(once=True)
+@kernel
 def _discard(st, media, lun, sector, sectors):
     """Sectors that are unmapped read as zeroes, or as if nobody had written them."""
     zeroes = unit.has(st, lun, unit.UNMAP_ZEROES)
@@ -97,7 +97,7 @@ def _discard(st, media, lun, sector, sectors):
         write_sector(media, first, i, np.int64(0) if zeroes else record.blank_stamp(i))
 
 
-@kernel(once=True)
+@kernel
 def _unmap_range(mem, st, x, index):
     """(LBA, blocks, sense) of a descriptor of the UNMAP list, and whether it may be unmapped."""
     lun = u64(st[x + X_LUN])
@@ -109,13 +109,13 @@ def _unmap_range(mem, st, x, index):
     return lba, blocks, scsi.SENSE_NONE
 
 
-@kernel(once=True)
+@kernel
 def _unmap_ranges(mem, st, x):
     """How many descriptors the list has, as far as the data go."""
     return min(get(mem, st, x, 2, 2), st[x + X_LENGTH] - 8) // 16
 
 
-@kernel(once=True)
+@kernel
 def unmap(mem, st, x):
     """sbc_execute_unmap(): check the list, and returns a sense.
 
@@ -144,7 +144,7 @@ def unmap(mem, st, x):
     return scsi.SENSE_NONE
 
 
-@kernel(once=True)
+@kernel
 def write_same(st, x):
     """iblock_execute_write_same(): the block must lie in one page, alone."""
     size = st[u64(st[x + X_LUN]) + L_BLOCK_SIZE]
@@ -155,7 +155,7 @@ def write_same(st, x):
     return scsi.SENSE_NONE
 
 
-@kernel(once=True)
+@kernel
 def _repeat(mem, st, media, x):
     """WRITE SAME: the one block of the data over the whole range."""
     lun = u64(st[x + X_LUN])
@@ -165,7 +165,7 @@ def _repeat(mem, st, media, x):
         write_sector(media, st[lun + L_MEDIA], st[x + X_LBA] + i, value)
 
 
-@kernel(once=True)
+@kernel
 def _differs_at(a, b):
     """Index of the first byte in which two little-endian words differ, 8 if in none."""
     for i in range(8):
@@ -174,7 +174,7 @@ def _differs_at(a, b):
     return 8
 
 
-@kernel(once=True)
+@kernel
 def _compare(mem, st, media, x):
     """COMPARE AND WRITE: the first half of the data must be what the medium holds."""
     lun = u64(st[x + X_LUN])
@@ -193,7 +193,7 @@ def _compare(mem, st, media, x):
             write_sector(media, first, st[x + X_LBA] + i, value)
 
 
-@kernel(once=True)
+@kernel
 def _discard_listed(mem, st, media, x):
     """UNMAP: what the list says, which the guest may have written over since it was checked."""
     lun = u64(st[x + X_LUN])
@@ -204,7 +204,7 @@ def _discard_listed(mem, st, media, x):
             _discard(st, media, lun, lba * scale, blocks * scale)
 
 
-@kernel(once=True)
+@kernel
 def transfer(mem, st, media, x):
     """What a command does to the medium and to guest memory, at the moment the disk is done."""
     execute = st[x + X_EXECUTE]

@@ -61,7 +61,7 @@ u64 = np.uint64
 ACA = 3  # task attribute
 
 
-@kernel(once=True)
+@kernel
 def fail(st, x, sense):
     """The command ends with this sense, or with RESERVATION CONFLICT and none."""
     if sense == scsi.CONFLICT:
@@ -73,7 +73,7 @@ def fail(st, x, sense):
     st[x + X_DESCRIPTOR] = 1 if descriptor else 0
 
 
-@kernel(once=True)
+@kernel
 def prepare(st, x, target, number):
     """target_submit_prep(): may the command go on? If not, its status and sense are set.
 
@@ -92,7 +92,7 @@ def prepare(st, x, target, number):
     return True
 
 
-@kernel(once=True)
+@kernel
 def _guards(st, x):
     """Unit attention and reservation: the sense that stops the command, or none."""
     opcode = cdb_byte(st, x, 0)
@@ -105,7 +105,7 @@ def _guards(st, x):
     return np.int64(scsi.SENSE_NONE)
 
 
-@kernel(once=True)
+@kernel
 def _emulate(mem, st, x):
     """execute_cmd() of everything that is not READ or WRITE; returns a sense."""
     execute = st[x + X_EXECUTE]
@@ -141,7 +141,7 @@ def _emulate(mem, st, x):
     return sbc.unmap(mem, st, x)
 
 
-@kernel(once=True)
+@kernel
 def execute(mem, st, x):
     """__target_execute_cmd(): MEDIUM (the disk has it), EMULATED (it is done), or FAILED."""
     if st[u64(st[x + X_LUN]) + L_GUARDED]:

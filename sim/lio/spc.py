@@ -44,7 +44,7 @@ SENSE_BUFFER = 96
 OPCODE_WORDS = u64(6)
 
 
-@kernel(once=True)
+@kernel
 def set_length(st, x, length):
     """target_set_cmd_data_length(): so many bytes were there to give."""
     unused = st[x + X_LENGTH] - length
@@ -54,7 +54,7 @@ def set_length(st, x, length):
         st[x + X_LENGTH] = length
 
 
-@kernel(once=True)
+@kernel
 def inquiry(mem, st, x):
     """INQUIRY: the standard data, or a VPD page, from the LUN's table of pages."""
     lun = u64(st[x + X_LUN])
@@ -75,7 +75,7 @@ def inquiry(mem, st, x):
     return scsi.SENSE_INVALID_CDB_FIELD
 
 
-@kernel(once=True)
+@kernel
 def request_sense(mem, st, x):
     """REQUEST SENSE: the unit attention that waits, as data, or no sense."""
     if cdb_byte(st, x, 1) & 1:
@@ -91,7 +91,7 @@ def request_sense(mem, st, x):
     return scsi.SENSE_NONE
 
 
-@kernel(once=True)
+@kernel
 def read_capacity(mem, st, x, ten):
     """READ CAPACITY (10), if `ten`, or (16)."""
     lun = u64(st[x + X_LUN])
@@ -123,7 +123,7 @@ def read_capacity(mem, st, x, ten):
 # ---------------------------------------------------------------------------------- mode pages ----
 
 
-@kernel(once=True)
+@kernel
 def _mode_page(mem, st, x, row, offset, current):
     """One mode page; its changeable values are all zero. Returns its length."""
     size = st[row + ONE]
@@ -134,7 +134,7 @@ def _mode_page(mem, st, x, row, offset, current):
     return size
 
 
-@kernel(once=True)
+@kernel
 def _mode_header(mem, st, x, ten):
     """Parameter header and block descriptor; returns how long they are."""
     lun = u64(st[x + X_LUN])
@@ -163,7 +163,7 @@ def _mode_header(mem, st, x, ten):
     return length + 8
 
 
-@kernel(once=True)
+@kernel
 def mode_sense(mem, st, x):
     """MODE SENSE (6) and (10): pages 01h, 08h, 0Ah, 1Ch, or 3Fh for all of them."""
     ten = cdb_byte(st, x, 0) == scsi.MODE_SENSE_10
@@ -189,7 +189,7 @@ def mode_sense(mem, st, x):
     return scsi.SENSE_NONE
 
 
-@kernel(once=True)
+@kernel
 def mode_select(mem, st, x):
     """MODE SELECT: LIO changes nothing; it accepts a page that is identical to the current one."""
     start = 8 if cdb_byte(st, x, 0) == scsi.MODE_SELECT_10 else 4
@@ -219,7 +219,7 @@ def mode_select(mem, st, x):
 # ------------------------------------------------------------------------------ LUNs and ports ----
 
 
-@kernel(once=True)
+@kernel
 def report_luns(mem, st, x, numbers, count):
     """REPORT LUNS: raw 16-bit numbers, the LUN that was mapped last first; none: LUN 0.
 
@@ -237,7 +237,7 @@ def report_luns(mem, st, x, numbers, count):
     return scsi.SENSE_NONE
 
 
-@kernel(once=True)
+@kernel
 def report_target_port_groups(mem, st, x):
     """REPORT TARGET PORT GROUPS: the default group, active/optimised, with one port."""
     extended = cdb_byte(st, x, 1) & 0x20 != 0
@@ -257,12 +257,12 @@ def report_target_port_groups(mem, st, x):
     return scsi.SENSE_NONE
 
 
-@kernel(once=True)
+@kernel
 def _supported(st, lun, row):
     return st[lun + L_FLAGS] & st[row + C_NEEDS] == st[row + C_NEEDS]
 
 
-@kernel(once=True)
+@kernel
 def _timeouts(mem, st, x, offset):
     """The command timeouts descriptor: none is specified."""
     put(mem, st, x, offset, 4, 0x000A0000)
@@ -270,7 +270,7 @@ def _timeouts(mem, st, x, offset):
     return offset + 12
 
 
-@kernel(once=True)
+@kernel
 def _all_opcodes(mem, st, x, lun, timeouts):
     offset = 4
     row = u64(st[lun + L_OPCODE_TABLE])
@@ -289,7 +289,7 @@ def _all_opcodes(mem, st, x, lun, timeouts):
     set_length(st, x, offset)
 
 
-@kernel(once=True)
+@kernel
 def _one_opcode(mem, st, x, lun, row, timeouts):
     """The answer about one command; `row` 0: it is not supported."""
     if row == u64(0):
@@ -309,7 +309,7 @@ def _one_opcode(mem, st, x, lun, row, timeouts):
     set_length(st, x, offset)
 
 
-@kernel(once=True)
+@kernel
 def report_supported_opcodes(mem, st, x):
     """REPORT SUPPORTED OPERATION CODES: all, or one by opcode and service action."""
     lun = u64(st[x + X_LUN])
@@ -333,7 +333,7 @@ def report_supported_opcodes(mem, st, x):
     return scsi.SENSE_NONE
 
 
-@kernel(once=True)
+@kernel
 def start_stop_unit(st, x):
     """START STOP UNIT: LIO accepts IMMED and START, nothing else."""
     power = cdb_byte(st, x, 4)
