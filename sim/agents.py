@@ -97,6 +97,9 @@ WORLD_WORDS = LOG_TABLE + 1025
 N_JOB_DONE = 1
 N_TRACE_FULL = 2
 N_OUTSIDE = 4  # commands wait for a component written in Python
+N_MUTEX = 8  # a vq->mutex is free that control waits for
+N_FLUSHED = 16  # a worker has come to the flush in its work list
+N_INFLIGHT = 32  # the last command that a flush waits for is done
 
 # Agent kinds.
 VCPU, KICK, IRQ, WORKER, LIO_SUBMIT, DISK, LIO_COMPLETE = range(7)

@@ -9,6 +9,14 @@ the list at most once; its QUEUED mark is cleared before it runs.
                nothing vhost_enable_notify up to its barrier (C) | avail.idx looked at again |
                vhost_add_used | vhost_signal, behind barrier D
 
+A queue's vq->mutex is held over a whole run of its kick work and over the part of a completion run
+that writes used entries, not over the signal. Control takes it between two runs: where it finds it
+held it marks it WANTED, and the release leaves a notice.
+
+A command counts as in flight from its fetch until its used entry is written, on one of the two
+counts of its queue (struct vhost_scsi_inflight). A count begins at 1, as a kref does, so that it
+reaches 0 only after a flush (vhost_scsi_flush) has gone over to the other count and dropped that 1.
+
 A worker that has run out of work is busy until B_IDLE_FROM and asleep from then on; work that
 arrives before finds it awake.
 
@@ -23,12 +31,16 @@ from sim.agents import (
     A_BUSY,
     A_FIELDS,
     A_STATE,
+    H_NOTICE,
     K_IRQ_INJECT,
     K_LIO_SUBMIT,
     K_WORKER_COMPLETE,
     K_WORKER_POP,
     K_WORKER_SUBMIT,
     K_WORKER_WAKE,
+    N_FLUSHED,
+    N_INFLIGHT,
+    N_MUTEX,
     NEVER,
     wake,
     wrapped,
@@ -36,7 +48,7 @@ from sim.agents import (
 from sim.jit import kernel
 from sim.layout import VHOST_SCSI_WEIGHT
 from sim.memory import take_cycles
-from sim.se_cmd import X_HEAD, X_NEXT, X_QUEUE, X_ROW
+from sim.se_cmd import X_HEAD, X_INFLIGHT, X_NEXT, X_QUEUE, X_ROW
 
 u64 = np.uint64
 ONE, TWO = u64(1), u64(2)
@@ -45,8 +57,12 @@ ONE, TWO = u64(1), u64(2)
 SLEEP, TAKE, FETCH, RECHECK, USED, SIGNAL = range(6)
 STATES = 'sleep take fetch recheck used signal'.split()
 
-# Works of a queue.
-KICK_WORK, COMPLETION_WORK = 0, 1
+# Works of a queue, and the one that vhost_dev_flush() leaves behind all others.
+KICK_WORK, COMPLETION_WORK, FLUSH_WORK = 0, 1, 2
+FLUSHES_MAX = 4  # at one time on one worker
+
+# What stands in Q_MUTEX.
+FREE, HELD, WANTED = 0, 1, 2
 
 # The worker's stretch.
 (
@@ -67,8 +83,10 @@ KICK_WORK, COMPLETION_WORK = 0, 1
     B_RING_ERRORS,
     B_BAD_TARGETS,
     B_IDLE_FROM,  # asleep since
-) = map(u64, range(A_FIELDS, A_FIELDS + 17))
-WORKER_WORDS = A_FIELDS + 17
+    B_FLUSHES,  # flush works queued so far
+    B_FLUSHED,  # flush works run so far
+) = map(u64, range(A_FIELDS, A_FIELDS + 19))
+WORKER_WORDS = A_FIELDS + 19
 
 # A request queue as the host has it (struct vhost_scsi_virtqueue).
 (
@@ -93,8 +111,12 @@ WORKER_WORDS = A_FIELDS + 17
     Q_ORDER_TAIL,
     Q_ORDER_HEAD,
     Q_UNTOLD,  # in order: made visible since the last signal
-) = map(u64, range(21))
-HOST_QUEUE_WORDS = 21
+    Q_MUTEX,  # vq->mutex: FREE, HELD, WANTED
+    Q_INFLIGHT,  # offset of the count that commands fetched now are on
+    Q_INFLIGHTS,  # the two counts
+    Q_INFLIGHTS_1,
+) = map(u64, range(25))
+HOST_QUEUE_WORDS = 25
 
 
 # ---------------------------------------------------------------------------------- work list ----
@@ -107,10 +129,26 @@ def queue_vq_work(st, q, work, now):
     if st[mark]:
         return
     st[mark] = 1
-    b = u64(st[q + Q_WORKER])
+    _push(st, u64(st[q + Q_WORKER]), np.int64(q), work, now)
+
+
+@kernel
+def queue_flush(st, b, now):
+    """Control, vhost_dev_flush(): behind all works of a worker one that leaves N_FLUSHED.
+
+    It has run when B_FLUSHED has come to what this returns.
+    """
+    st[b + B_FLUSHES] += 1
+    _push(st, b, 0, FLUSH_WORK, now)
+    return st[b + B_FLUSHES]
+
+
+@kernel
+def _push(st, b, q, work, now):
+    """llist_add() to a worker's list, and vhost_task_wake()."""
     tail = wrapped(st[b + B_WORK_HEAD] + st[b + B_WORK_COUNT], st[b + B_WORK_ROOM])
     entry = u64(st[b + B_WORK_LIST]) + TWO * u64(tail)
-    st[entry] = np.int64(q)
+    st[entry] = q
     st[entry + ONE] = work
     st[b + B_WORK_COUNT] += 1
     if st[b + A_STATE] == SLEEP:
@@ -136,6 +174,31 @@ def _after_work(st, b, now, delay):
 
 
 @kernel(inline=True)
+def _unlock(st, q):
+    """mutex_unlock(&vq->mutex)."""
+    if st[q + Q_MUTEX] == WANTED:
+        st[H_NOTICE] |= N_MUTEX
+    st[q + Q_MUTEX] = FREE
+
+
+@kernel(inline=True)
+def _count_in(st, q, x):
+    """vhost_scsi_get_inflight()."""
+    count = u64(st[q + Q_INFLIGHT])
+    st[count] += 1
+    st[x + X_INFLIGHT] = np.int64(count)
+
+
+@kernel(inline=True)
+def _count_out(st, x):
+    """vhost_scsi_put_inflight(): 0 is reached only where a flush waits."""
+    count = u64(st[x + X_INFLIGHT])
+    st[count] -= 1
+    if st[count] == 0:
+        st[H_NOTICE] |= N_INFLIGHT
+
+
+@kernel(inline=True)
 def _take(mem, lines, st, tr, b, now):
     """The next work. A kick work turns notifications off before it looks."""
     entry = u64(st[b + B_WORK_LIST]) + TWO * u64(st[b + B_WORK_HEAD])
@@ -145,13 +208,19 @@ def _take(mem, lines, st, tr, b, now):
     st[b + B_QUEUE] = st[entry]
     if st[entry + ONE] == COMPLETION_WORK:
         st[q + Q_COMPLETION_QUEUED] = 0
+        st[q + Q_MUTEX] = HELD
         st[b + B_BATCH] = st[q + Q_COMPLETIONS]
         st[q + Q_COMPLETIONS] = -1
         st[b + A_STATE] = USED
         return st[K_WORKER_COMPLETE]
+    if st[entry + ONE] == FLUSH_WORK:
+        st[b + B_FLUSHED] += 1
+        st[H_NOTICE] |= N_FLUSHED
+        return _after_work(st, b, now, 0)
     st[q + Q_KICK_QUEUED] = 0
     if not st[q + Q_BACKEND]:
         return _after_work(st, b, now, 0)  # no endpoint: the kick is consumed and forgotten
+    st[q + Q_MUTEX] = HELD
     vring.disable_notify(mem, lines, st, u64(st[q + Q_DEVICE]), st[b + B_CORE])
     st[b + B_WEIGHT] = 0
     return _fetch(mem, lines, st, tr, b, now)
@@ -214,6 +283,7 @@ def _fetch(mem, lines, st, tr, b, now):
     device, core = u64(st[q + Q_DEVICE]), st[b + B_CORE]
     if st[b + B_WEIGHT] >= VHOST_SCSI_WEIGHT:
         st[b + B_REQUEUES] += 1
+        _unlock(st, q)
         queue_vq_work(st, q, KICK_WORK, now)
         return _after_work(st, b, now, 0)
     st[b + B_WEIGHT] += 1
@@ -225,6 +295,7 @@ def _fetch(mem, lines, st, tr, b, now):
         return take_cycles(lines, core)
     if head < 0:
         st[b + B_RING_ERRORS] += 1  # vq_err(): the queue is stuck until it is reset
+        _unlock(st, q)
         return _after_work(st, b, now, take_cycles(lines, core))
     st[b + A_STATE] = FETCH
     row = u64(st[u64(st[q + Q_ROW_OF_HEAD]) + u64(head)])
@@ -253,6 +324,8 @@ def _request(mem, lines, st, tr, b, q, head, row, now):
     st[x + X_ROW] = np.int64(row)
     device, buffers = u64(st[q + Q_VHOST]), u64(st[q + Q_BUFFERS])
     verdict = vhost_scsi.receive(mem, lines, st, st[b + B_CORE], device, buffers, x)
+    if verdict in (vhost_scsi.READY, vhost_scsi.FAILED):
+        _count_in(st, q, x)
     if verdict == vhost_scsi.READY:
         st[b + B_COMMAND] = np.int64(x)
         direct = st[u64(st[b + B_LIO]) + target.W_DIRECT]
@@ -275,6 +348,7 @@ def _recheck(mem, lines, st, tr, b, now):
     if vring.more_avail(mem, lines, st, device, core):
         vring.disable_notify(mem, lines, st, device, core)
         return _fetch(mem, lines, st, tr, b, now)
+    _unlock(st, q)
     return _after_work(st, b, now, take_cycles(lines, core))
 
 
@@ -360,10 +434,12 @@ def _used(mem, lines, st, tr, b, now):
         _give_back(mem, lines, st, tr, q, core, st[x + X_HEAD], row, now)
     else:
         _drop(st, tr, b, row)
+    _count_out(st, x)
     st[b + B_BATCH] = st[x + X_NEXT]
     delay = take_cycles(lines, core)
     if st[b + B_BATCH] >= 0:
         return delay + st[K_WORKER_COMPLETE]
+    _unlock(st, q)
     st[b + A_STATE] = SIGNAL
     return delay
 

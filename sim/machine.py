@@ -357,6 +357,8 @@ class _Builder:
             (backend.Q_BACKEND, 1),
             (backend.Q_ORDER_LIST, self.words.take(num)),
             (backend.Q_ORDER_ROOM, num),
+            (backend.Q_INFLIGHT, q + int(backend.Q_INFLIGHTS)),
+            (backend.Q_INFLIGHTS, 1),
         )
         for name, value in host_values:
             self.put(q, name, value)
@@ -409,7 +411,7 @@ class _Builder:
         self.put(self.kick[index], crossing.C_HOST_QUEUES, self.host_queue_table)
 
     def _worker(self) -> None:
-        room = 2 * self.queues
+        room = 2 * self.queues + backend.FLUSHES_MAX
         values = (
             (backend.B_SLOT, 2 * self.vcpus + self.queues),
             (backend.B_CORE, self.vcpus),
