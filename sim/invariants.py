@@ -104,7 +104,7 @@ def ring_never_overrun(machine: Machine) -> list[str]:
         ahead, num = machine.field(q, backend.Q_AHEAD_MAX), machine.field(g, guest.G_NUM)
         if ahead > num:
             index = machine.field(q, backend.Q_INDEX)
-            broken.append(f'ring: {ahead} entries stood in queue {index}, which has {num}')
+            broken.append(f'ring: {ahead} entries stood in vq {index}, which has {num}')
     return broken
 
 
@@ -116,7 +116,7 @@ def nothing_left(machine: Machine) -> list[str]:
         free, num = machine.field(g, guest.G_TAG_FREE), machine.field(g, guest.G_NUM)
         if free != num:
             index = machine.field(g, guest.G_INDEX)
-            broken.append(f'end: queue {index} still holds {num - free} tags')
+            broken.append(f'end: vq {index} still holds {num - free} tags')
     due = int(st[int(agents.H_DUE)])
     for slot, name in enumerate(machine.names):
         if st[due + slot] != agents.IDLE:

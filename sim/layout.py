@@ -27,7 +27,7 @@ F_AVAIL = 0x0080
 F_USED = 0x8000
 EVENT_OFF_WRAP = u64(0)
 EVENT_FLAGS = u64(2)
-EVENT_SIZE = 4
+EVENT_STRUCT_SIZE = 4
 EVENT_F_ENABLE = 0
 EVENT_F_DISABLE = 1
 EVENT_F_DESC = 2
@@ -101,8 +101,8 @@ EVENT_NONE, EVENT_TRANSPORT_RESET, EVENT_ASYNC_NOTIFY, EVENT_PARAM_CHANGE = rang
 EVENTS_MISSED = 1 << 31
 RESET_HARD, RESET_RESCAN, RESET_REMOVED = range(3)
 
-# The first request queue; 0 is control, 1 is event.
-VQ_REQUEST_FIRST = 2
+# Numbers of the virtqueues (virtio "SCSI Host Device / Virtqueues").
+VQ_CONTROL, VQ_EVENT, VQ_REQUEST_FIRST = range(3)
 
 VHOST_SCSI_WEIGHT = 256  # drivers/vhost/scsi.c: requests per run of handle_vq before it requeues
 

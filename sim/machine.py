@@ -1,9 +1,6 @@
 """Builds the world from a config: the only file that knows every part.
 
 The world is five arrays: guest memory, line ownership, the agents' state, the trace, the medium.
-Guest memory holds, per request queue, the ring as a modern PCI driver lays it out, then per tag the
-command (struct virtio_scsi_cmd behind its scsi_cmnd), an indirect table and a page-aligned data
-buffer.
 """
 
 from collections.abc import Sequence
@@ -17,7 +14,6 @@ from sim import (
     backend,
     crossing,
     guest,
-    layout,
     memory,
     record,
     recorder,
@@ -28,25 +24,19 @@ from sim import (
     vring,
     wbt,
 )
-from sim.agents import NEVER
 from sim.config import Config, Target
 from sim.costs import Costs
 from sim.disks import fields as disks
 from sim.disks.build import DiskPlan, has_volatile_cache
 from sim.formats.disks import THROTTLED
-from sim.formats.luns import Lun
+from sim.guest_plan import GuestPlan
 from sim.jobs import JobBuilder, JobPlan
-from sim.layout import PAGE_SIZE, REQ_SIZE, desc_bytes, vring_offsets
+from sim.layout import PAGE_SIZE, REQ_SIZE, VQ_REQUEST_FIRST
 from sim.lio.ports import TargetPlan
 from sim.lio.spec import LunSpec
 from sim.units import ns_to_cycles
 
 Words = npt.NDArray[np.int64]
-
-# Where a command lies in its tag's memory: 832 bytes apart and 8 bytes into a line, as the slab
-# places scsi_cmnd with virtio_scsi_cmd behind it in a Linux 6.1 guest.
-HEADER_STRIDE = 832
-HEADER_OFFSET = 8
 
 # Buffers that a command on the host has room for, beyond the pages of the longest request: headers
 # and responses may be cut in pieces.
@@ -66,12 +56,23 @@ class Machine:
     kinds: tuple[int, ...]  # of each slot
     names: tuple[str, ...]
     bases: tuple[int, ...]
-    guest_queues: tuple[int, ...]
-    host_queues: tuple[int, ...]
+    guest_vqs: tuple[int, ...]  # bases by number of the virtqueue: control, event, requests
+    host_vqs: tuple[int, ...]
+    drivers: tuple[int, ...]  # the two sides of each ring (sim.vring)
     devices: tuple[int, ...]
     plans: tuple[JobPlan, ...]
     row_margin: int
     watched: tuple[str, ...]  # the groups of counters in the recorder's marks
+
+    @property
+    def guest_queues(self) -> tuple[int, ...]:
+        """Bases of the request queues in the guest."""
+        return self.guest_vqs[VQ_REQUEST_FIRST:]
+
+    @property
+    def host_queues(self) -> tuple[int, ...]:
+        """Bases of the request queues on the host."""
+        return self.host_vqs[VQ_REQUEST_FIRST:]
 
     def field(self, base: int, name: np.uint64) -> int:
         """One word of a stretch."""
@@ -171,22 +172,30 @@ class _Builder:
         rest = bases[2 * self.vcpus + self.queues :]
         self.worker, self.lio_submit, first_disk, self.lio_complete, *others = rest
         self.disks = [first_disk, *others]
-        self.guest_queues = [self.words.take(guest.GUEST_QUEUE_WORDS) for _ in range(self.queues)]
-        self.host_queues = [self.words.take(backend.HOST_QUEUE_WORDS) for _ in range(self.queues)]
-        self.drivers = [self.words.take(vring.driver_words(self.num)) for _ in range(self.queues)]
-        self.devices = [self.words.take(vring.device_words(self.num)) for _ in range(self.queues)]
+        self.guest = GuestPlan(
+            self.config,
+            take=self.words.take,
+            take_bytes=self.bytes.take,
+            put=self.put,
+            vcpu=self.vcpu,
+            kick=range(self.vcpus, 2 * self.vcpus),
+            segments=self.segments,
+        )
+        vqs = range(len(self.guest.vqs))
+        self.host_vqs = [self.words.take(backend.HOST_QUEUE_WORDS) for _ in vqs]
+        self.devices = [self.words.take(vring.device_words(self.num)) for _ in vqs]
         self.vhost = self.words.take(vhost_scsi.DEVICE_WORDS)
         self._luns()
-        self.guest_luns = [self._guest_lun(lun) for lun in self.config.disks]
-        rings = [self._queue(index) for index in range(self.queues)]
-        for index in range(self.vcpus):
-            self._vcpu(index)
+        for index in vqs:
+            self._host_queue(index)
+        self._crossings()
         self._worker()
         self._target()
         plans = self._plans()
         machine = self._assemble(kinds, bases, plans)
-        for index, (desc, avail, used) in enumerate(rings):
-            self._init_ring(machine, index, desc, avail, used)
+        self.guest.init_rings(machine.mem, machine.st)
+        for index in vqs:
+            self._init_device(machine, index)
         return machine
 
     def _assemble(self, kinds: list[int], bases: list[int], plans: list[JobPlan]) -> Machine:
@@ -233,8 +242,9 @@ class _Builder:
             kinds=tuple(kinds),
             names=self._names(),
             bases=tuple(bases),
-            guest_queues=tuple(self.guest_queues),
-            host_queues=tuple(self.host_queues),
+            guest_vqs=tuple(self.guest.bases),
+            host_vqs=tuple(self.host_vqs),
+            drivers=tuple(vq.driver for vq in self.guest.vqs),
             devices=tuple(self.devices),
             plans=tuple(plans),
             row_margin=margin,
@@ -278,7 +288,7 @@ class _Builder:
         """The counters that intervals are wanted for: places in `st`, or -1 - place in `lines`."""
         groups = {
             'kicks': [base + int(guest.V_KICKS) for base in self.vcpu],
-            'interrupts': [base + int(guest.G_HANDLERS) for base in self.guest_queues],
+            'interrupts': [base + int(guest.G_HANDLERS) for base in self.guest.requests],
             'transfers': [
                 -1 - int(memory.L_CORES + memory.CORE_WORDS * np.uint64(core) + memory.C_TRANSFERS)
                 for core in range(self.vcpus + 1)
@@ -301,117 +311,53 @@ class _Builder:
 
     # ---- the parts
 
-    def _queue(self, index: int) -> tuple[int, int, int]:
-        """Memory and both sides of one request queue; returns where its ring lies."""
-        num, segments = self.num, self.segments
-        g, q, room = self.guest_queues[index], self.host_queues[index], 8 + 2 * (segments + 2)
-        ring = self._ring_memory()
-        headers = self.bytes.take(HEADER_STRIDE * num, PAGE_SIZE) + HEADER_OFFSET
-        table_stride = 64
-        while table_stride < 16 * (segments + 2):
-            table_stride *= 2  # kmalloc size classes
-        tables = self.bytes.take(table_stride * num, PAGE_SIZE)
-        data_stride = PAGE_SIZE * segments
-        data = self.bytes.take(data_stride * num, PAGE_SIZE)
-        tags = self.words.take(int(guest.TAG_WORDS) * num)
-        tag_list = self.words.take(num)
-        rows = self.words.take(num)
-        command_words = int(se_cmd.X_DATA) + 2 * self.pieces
-        values = (
-            (guest.G_DRIVER, self.drivers[index]),
-            (guest.G_INDEX, index),
-            (guest.G_NUM, num),
-            (guest.G_VCPU, self.vcpu[index]),
-            (guest.G_VCPU_SLOT, index),
-            (guest.G_TAG_FREE, num),
-            (guest.G_TAG_LIST, tag_list),
-            (guest.G_TAGS, tags),
-            (guest.G_HEADERS, headers),
-            (guest.G_HEADER_STRIDE, HEADER_STRIDE),
-            (guest.G_TABLES, tables),
-            (guest.G_TABLE_STRIDE, table_stride),
-            (guest.G_DATA, data),
-            (guest.G_DATA_STRIDE, data_stride),
-            (guest.G_BUFFERS, self.words.take(room)),
-            (guest.G_DISPATCH_HEAD, -1),
-            (guest.G_DISPATCH_TAIL, -1),
-            (guest.G_WAITER_ROOM, self.vcpus),
-            (guest.G_WAITER_LIST, self.words.take(self.vcpus)),
-            (guest.G_ROW_OF_HEAD, rows),
-        )
-        for name, value in values:
-            self.put(g, name, value)
-        for place in range(num):
-            self.writes.append((tag_list + place, num - 1 - place))
-        host_values = (
+    def _host_queue(self, index: int) -> None:
+        """A virtqueue as the host has it; a request queue has commands and a vector agent."""
+        num, q, request = self.num, self.host_vqs[index], index - VQ_REQUEST_FIRST
+        values = [
             (backend.Q_DEVICE, self.devices[index]),
             (backend.Q_INDEX, index),
             (backend.Q_WORKER, self.worker),
-            (backend.Q_IRQ_SLOT, 2 * self.vcpus + index),
             (backend.Q_COMPLETIONS, -1),
             (backend.Q_BUFFERS, self.words.take(8 + 2 * 1024)),
-            (backend.Q_COMMANDS, self.words.take(command_words * num)),
-            (backend.Q_COMMAND_WORDS, command_words),
-            (backend.Q_ROW_OF_HEAD, rows),
+            (backend.Q_ROW_OF_HEAD, self.guest.vqs[index].rows),
             (backend.Q_VHOST, self.vhost),
             (backend.Q_BACKEND, 1),
-            (backend.Q_ORDER_LIST, self.words.take(num)),
-            (backend.Q_ORDER_ROOM, num),
             (backend.Q_INFLIGHT, q + int(backend.Q_INFLIGHTS)),
             (backend.Q_INFLIGHTS, 1),
-        )
-        for name, value in host_values:
-            self.put(q, name, value)
-        self.put(self.irq[index], crossing.C_GUEST_QUEUE, g)
-        return ring
-
-    def _ring_memory(self) -> tuple[int, int, int]:
-        """Where a modern PCI driver lays a ring: descriptors, driver area, device area.
-
-        A split ring is one allocation (vring_create_virtqueue_split); of a packed one each area is
-        its own, in whole pages (vring_alloc_queue_packed).
-        """
-        if self.features >> layout.F_RING_PACKED & 1:
-            sizes = (desc_bytes(self.num), layout.EVENT_SIZE, layout.EVENT_SIZE)
-            desc, driver, device = (self.bytes.take(size, PAGE_SIZE) for size in sizes)
-            return desc, driver, device
-        avail, used, size = vring_offsets(self.num, align=64)
-        desc = self.bytes.take(size, PAGE_SIZE)
-        return desc, desc + avail, desc + used
-
-    def _init_ring(self, machine: Machine, index: int, desc: int, avail: int, used: int) -> None:
-        features = self.features
-        d, v = np.uint64(self.drivers[index]), np.uint64(self.devices[index])
-        st, num = machine.st, self.num
-        vring.driver_init(st, d, num, desc, avail, used, features)
-        base = vring.fresh_base(features)
-        vring.device_init(
-            machine.mem, st, v, num, desc, avail, used, features, base, vring.KERNEL_VHOST
-        )
-
-    def _vcpu(self, index: int) -> None:
-        v = self.vcpu[index]
-        values = (
-            (guest.V_CORE, index),
-            (guest.V_SLOT, index),
-            (guest.V_RESUME_AT, NEVER),
-            (guest.V_FINISHING, -1),
-            (guest.V_TAG, -1),
-            (guest.V_QUEUES, self.queues),
-            (guest.V_PENDING_LIST, self.words.take(self.queues)),
-            (guest.V_QUEUE, self.guest_queues[index % self.queues]),
-            (guest.V_KICK_SLOT, self.vcpus + index),
-            (guest.V_BATCH_LIST, self.words.take(2 * (2 * self.num + 64))),
-        )
+        ]
+        if request >= 0:
+            command_words = int(se_cmd.X_DATA) + 2 * self.pieces
+            values += [
+                (backend.Q_IRQ_SLOT, 2 * self.vcpus + request),
+                (backend.Q_COMMANDS, self.words.take(command_words * num)),
+                (backend.Q_COMMAND_WORDS, command_words),
+                (backend.Q_ORDER_LIST, self.words.take(num)),
+                (backend.Q_ORDER_ROOM, num),
+            ]
         for name, value in values:
-            self.put(v, name, value)
-        if index == 0:
-            self.host_queue_table = self._table(self.host_queues)
-        self.put(self.kick[index], crossing.C_VCPU, v)
-        self.put(self.kick[index], crossing.C_HOST_QUEUES, self.host_queue_table)
+            self.put(q, name, value)
+
+    def _init_device(self, machine: Machine, index: int) -> None:
+        """The device's side of a fresh ring."""
+        vq, v = self.guest.vqs[index], np.uint64(self.devices[index])
+        ring = (vq.desc, vq.avail, vq.used)
+        base = vring.fresh_base(self.features)
+        vring.device_init(
+            machine.mem, machine.st, v, self.num, *ring, self.features, base, vring.KERNEL_VHOST
+        )
+
+    def _crossings(self) -> None:
+        """Kicks lead to the host's queues, interrupts to the guest's."""
+        table = self._table(self.host_vqs)
+        for vcpu, base in zip(self.vcpu, self.kick, strict=True):
+            self.put(base, crossing.C_VCPU, vcpu)
+            self.put(base, crossing.C_HOST_QUEUES, table)
+        for queue, base in zip(self.guest.requests, self.irq, strict=True):
+            self.put(base, crossing.C_GUEST_QUEUE, queue)
 
     def _worker(self) -> None:
-        room = 2 * self.queues + backend.FLUSHES_MAX
+        room = 2 * len(self.host_vqs) + backend.FLUSHES_MAX
         values = (
             (backend.B_SLOT, 2 * self.vcpus + self.queues),
             (backend.B_CORE, self.vcpus),
@@ -455,16 +401,6 @@ class _Builder:
         )
         for name, value in values:
             self.put(self.vhost, name, value)
-
-    def _guest_lun(self, lun: Lun) -> int:
-        """A LUN as the guest has it."""
-        base = self.words.take(guest.LUN_WORDS)
-        self.put(base, guest.L_DEPTH, min(self.config.device.cmd_per_lun, self.num))
-        self.put(base, guest.L_QUEUE_COUNT, self.queues)
-        self.put(base, guest.L_QUEUE_LIST, self._table(self.guest_queues))
-        self.put(base, guest.L_TARGET, lun.target)
-        self.put(base, guest.L_NUMBER, lun.number)
-        return base
 
     def _target(self) -> None:
         """LIO's kworkers, and a disk for each LUN."""
@@ -527,7 +463,7 @@ class _Builder:
         builder = JobBuilder(
             config=self.config,
             queues=self.queues,
-            luns=self.guest_luns,
+            luns=self.guest.luns,
             take=self.words.take,
             put=put,
             place=place,
@@ -545,4 +481,3 @@ def states_of(kind: int) -> list[str]:
         agents.LIO_SUBMIT: target.STATES,
         agents.LIO_COMPLETE: target.STATES,
     }.get(kind, ['idle'])
-

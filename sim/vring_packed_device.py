@@ -16,7 +16,7 @@ from sim.layout import (
     EVENT_F_DISABLE,
     EVENT_F_ENABLE,
     EVENT_FLAGS,
-    EVENT_SIZE,
+    EVENT_STRUCT_SIZE,
     F_AVAIL,
     F_INDIRECT,
     F_NEXT,
@@ -87,8 +87,8 @@ def check_areas(mem, num, desc, driver_event, device_event):
         return BAD_RING_ALIGNMENT
     sound = (
         in_memory(mem.size, desc, 16 * num)
-        and in_memory(mem.size, driver_event, EVENT_SIZE)
-        and in_memory(mem.size, device_event, EVENT_SIZE)
+        and in_memory(mem.size, driver_event, EVENT_STRUCT_SIZE)
+        and in_memory(mem.size, device_event, EVENT_STRUCT_SIZE)
     )
     return SOUND if sound else BAD_RING_ADDRESS
 
@@ -308,7 +308,7 @@ def disable_notify(mem, lines, st, v, core):
         return
     st[v + V_USED_FLAGS] |= USED_F_NO_NOTIFY
     at = u64(st[v + V_USED])
-    touch_load(lines, core, at, EVENT_SIZE)
+    touch_load(lines, core, at, EVENT_STRUCT_SIZE)
     write_event_flags(mem, lines, core, at, EVENT_F_DISABLE)
 
 
@@ -322,7 +322,7 @@ def enable_notify(mem, lines, st, v, core):
         return False
     st[v + V_USED_FLAGS] &= ~USED_F_NO_NOTIFY
     at = u64(st[v + V_USED])
-    touch_load(lines, core, at, EVENT_SIZE)
+    touch_load(lines, core, at, EVENT_STRUCT_SIZE)
     if st[v + V_EVENT_IDX]:
         off_wrap = st[v + V_AVAIL_WRAP] << WRAP | st[v + V_LAST_AVAIL]
         write_off_wrap(mem, lines, core, at, off_wrap)

@@ -22,7 +22,7 @@ from sim.layout import (
     EVENT_F_DISABLE,
     EVENT_F_ENABLE,
     EVENT_FLAGS,
-    EVENT_SIZE,
+    EVENT_STRUCT_SIZE,
     F_AVAIL,
     F_INDIRECT,
     F_NEXT,
@@ -211,7 +211,7 @@ def kick_prepare(mem, lines, st, d, core):
     old = (new - st[d + D_NUM_ADDED]) & 0xFFFF
     st[d + D_NUM_ADDED] = 0
     at = u64(st[d + D_USED])
-    touch_load(lines, core, at, EVENT_SIZE)
+    touch_load(lines, core, at, EVENT_STRUCT_SIZE)
     flags = load16(mem, at + EVENT_FLAGS)
     off_wrap = load16(mem, at)
     if flags != EVENT_F_DESC:

@@ -73,7 +73,7 @@ def test_a_ring_that_was_overrun_is_noticed():
     world = machine.build(load(), costs.of_config(load()))
     world.st[world.host_queues[0] + int(backend.Q_AHEAD_MAX)] = 129
     assert invariants.ring_never_overrun(world) == [
-        'ring: 129 entries stood in queue 0, which has 128'
+        'ring: 129 entries stood in vq 2, which has 128'
     ]
 
 

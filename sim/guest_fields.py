@@ -1,0 +1,178 @@
+"""What the guest's agents and records are, word by word: vCPUs, queues, tags, LUNs.
+
+Beside the agents: a *unit* is fio's io_u (one of iodepth per job), a *tag* is blk-mq's, one per
+ring entry and queue; a command's memory (header, response, indirect table, data) belongs to its
+tag.
+"""
+
+import numpy as np
+
+from sim.agents import A_FIELDS, A_STATE
+from sim.jit import kernel
+from sim.layout import PAGE_SIZE
+
+u64 = np.uint64
+ONE, TWO = u64(1), u64(2)
+
+# States of a vCPU.
+(
+    DONE,
+    CALL,
+    ADD,
+    KICK,
+    ENTER,
+    REAP,
+    WAIT_EVENTS,
+    WAIT_TAG,
+    SLEEP,
+    IRQ,
+    DRAIN,
+    RECHECK,
+    RETURN,
+) = range(13)
+STATES = (
+    'done call add kick enter reap wait_events wait_tag sleep irq drain recheck return'
+).split()
+
+# A vCPU's stretch.
+(
+    V_CORE,
+    V_SLOT,
+    V_RESUME_AT,  # when the state that it is in acts, unless an interrupt comes first
+    V_SAVED_STATE,
+    V_SAVED_LEFT,  # cycles left of the preempted state; if it sleeps, when its timer ends it
+    V_SAVED_TAG,
+    V_TAG,  # tag of the request whose ADD comes next
+    V_IN_HANDLER,
+    V_HANDLER_QUEUE,
+    V_HANDLER_SINCE,
+    V_HANDLER_ID,
+    V_FINISHING,  # tag whose completion work is being paid, -1 none
+    V_PENDING_COUNT,  # vectors that wait for the vCPU, first in first out
+    V_PENDING_HEAD,
+    V_PENDING_LIST,
+    V_QUEUES,
+    V_QUEUE,  # the queue that this CPU submits to
+    V_KICK_SLOT,
+    V_KICK_QUEUE,
+    V_FORCED_KICK,
+    V_BATCH_COUNT,  # requests published since the last kick decision
+    V_BATCH_LIST,  # row and serial of each
+    V_DISPATCHING,  # inside blk_mq_run_hw_queue after a handler
+    V_SLEEPING_SINCE,
+    V_KICKS,
+    V_KICKS_SUPPRESSED,
+    V_IRQS_SPURIOUS,
+    V_REQUEUES,
+    V_JOB,  # base of the job whose thread runs here (sim.app)
+    V_SUBMITTING,  # how many prepared units the current io_submit still carries
+    V_PLUGGED,
+    V_PLUG_LEFT,
+) = map(u64, range(A_FIELDS, A_FIELDS + 32))
+VCPU_WORDS = A_FIELDS + 32
+
+# A queue as the guest has it: struct virtio_scsi_vq and, of a request queue, its blk-mq hardware
+# queue with the tags.
+(
+    G_DRIVER,
+    G_INDEX,  # number of the virtqueue: 0 control, 1 event, request queues from 2 on
+    G_NUM,
+    G_LOCK_UNTIL,  # vq_lock: nobody else adds or drains before
+    G_VECTOR_PENDING,  # what waits for the vCPU, see below
+    G_VCPU,  # base of the vCPU that its vector points at
+    G_VCPU_SLOT,
+    G_TAG_FREE,  # free tags, a stack: sbitmap hands out the most recently freed first
+    G_TAG_LIST,
+    G_TAGS,
+    G_HEADERS,
+    G_HEADER_STRIDE,
+    G_TABLES,
+    G_TABLE_STRIDE,
+    G_DATA,
+    G_DATA_STRIDE,
+    G_BUFFERS,  # scratch buffer list
+    G_DISPATCH_HEAD,  # dispatch list, linked through the tags, -1 empty
+    G_DISPATCH_TAIL,
+    G_WAITERS,  # threads asleep in blk_mq_get_tag, first in first out, as vCPU slots
+    G_WAITER_HEAD,
+    G_WAITER_LIST,
+    G_WAITER_ROOM,
+    G_ROW_OF_HEAD,  # trace only: row of the request that a head stands for
+    G_HANDLERS,
+) = map(u64, range(25))
+GUEST_QUEUE_WORDS = 25
+
+# What a queue has for its vCPU: its vector, or requests that may be tried again.
+NOTHING, VECTOR, RUN_QUEUE = range(3)
+
+# A tag.
+(
+    T_ROW,
+    T_VCPU,
+    T_UNIT,
+    T_OP,
+    T_LBA,
+    T_SERIAL,
+    T_NEXT,
+    T_BLOCKS,
+    T_SEGMENTS,
+    T_LUN,  # base of its LUN
+) = map(u64, range(10))
+TAG_WORDS = u64(10)
+
+# A LUN as the guest has it (struct scsi_device).
+(
+    L_BUSY,
+    L_DEPTH,
+    L_TARGET,
+    L_NUMBER,
+    L_STARVED,  # requests wait somewhere because the LUN had no budget
+    L_QUEUE_COUNT,
+    L_QUEUE_LIST,  # the queues that lead to it
+) = map(u64, range(7))
+LUN_WORDS = 7
+
+RESP_OFFSET = 59  # struct virtio_scsi_cmd: the response follows the larger, PI form of the request
+AIO_PLUG_THRESHOLD = 2  # fs/aio.c, io_uring.c: a submission of more than two plugs
+BLOCKS_PER_PAGE = PAGE_SIZE // 512
+PLUG_MAX = 32  # block/blk.h BLK_MAX_REQUEST_COUNT: a plug is flushed at this many
+
+
+# ------------------------------------------------------------------------------- what they say ----
+
+
+@kernel(inline=True)
+def job_of(st, v):
+    """The job whose thread runs on the vCPU."""
+    return u64(st[v + V_JOB])
+
+
+@kernel(inline=True)
+def tag_base(st, q, tag):
+    """Where tag `tag` of a queue stands."""
+    return u64(st[q + G_TAGS]) + TAG_WORDS * u64(tag)
+
+
+@kernel(inline=True)
+def stamp_of(st, q, tag, block):
+    """Where the stamp of a block of the tag's data stands."""
+    return u64(st[q + G_DATA] + st[q + G_DATA_STRIDE] * tag) + u64(512) * u64(block)
+
+
+@kernel(inline=True)
+def is_asleep(state):
+    """Is a thread in this state off the CPU?"""
+    return state in (DONE, WAIT_EVENTS, WAIT_TAG, SLEEP)
+
+
+@kernel(inline=True)
+def is_halted(st, v):
+    """Has the guest nothing to run on this vCPU (HLT)?"""
+    return not st[v + V_IN_HANDLER] and is_asleep(st[v + A_STATE])
+
+
+@kernel(inline=True)
+def is_open(st, v):
+    """May an interrupt be taken now?"""
+    state = st[v + A_STATE]
+    return not st[v + V_IN_HANDLER] and (state in (CALL, ADD, REAP) or is_asleep(state))

@@ -1,0 +1,341 @@
+"""The guest's interrupt handler: virtscsi_vq_done() and what completions set going.
+
+The life of the handler is drawn in sim.guest. What a vCPU has to handle waits in its list of
+pending queues: a queue stands there once, for its vector or to be run again.
+"""
+
+import numpy as np
+
+from sim import app, record, scsi, vring
+from sim.agents import (
+    A_BUSY,
+    A_STATE,
+    H_BASE,
+    K_GUEST_COMPLETE,
+    K_GUEST_SUBMIT,
+    K_IRQ_ENTRY,
+    K_IRQ_INJECT,
+    K_IRQ_RETURN,
+    NEVER,
+    move,
+    wake,
+    wrapped,
+)
+from sim.guest_fields import (
+    ADD,
+    CALL,
+    DRAIN,
+    ENTER,
+    G_DISPATCH_HEAD,
+    G_DRIVER,
+    G_HANDLERS,
+    G_HEADER_STRIDE,
+    G_HEADERS,
+    G_LOCK_UNTIL,
+    G_TAG_FREE,
+    G_TAG_LIST,
+    G_VCPU,
+    G_VECTOR_PENDING,
+    G_WAITER_HEAD,
+    G_WAITER_LIST,
+    G_WAITER_ROOM,
+    G_WAITERS,
+    IRQ,
+    KICK,
+    L_BUSY,
+    L_DEPTH,
+    L_QUEUE_COUNT,
+    L_QUEUE_LIST,
+    L_STARVED,
+    NOTHING,
+    REAP,
+    RECHECK,
+    RESP_OFFSET,
+    RETURN,
+    RUN_QUEUE,
+    T_BLOCKS,
+    T_LUN,
+    T_NEXT,
+    T_OP,
+    T_ROW,
+    T_SEGMENTS,
+    T_UNIT,
+    T_VCPU,
+    V_BATCH_COUNT,
+    V_CORE,
+    V_DISPATCHING,
+    V_FINISHING,
+    V_HANDLER_ID,
+    V_HANDLER_QUEUE,
+    V_HANDLER_SINCE,
+    V_IN_HANDLER,
+    V_IRQS_SPURIOUS,
+    V_PENDING_COUNT,
+    V_PENDING_HEAD,
+    V_PENDING_LIST,
+    V_QUEUES,
+    V_RESUME_AT,
+    V_SAVED_LEFT,
+    V_SAVED_STATE,
+    V_SAVED_TAG,
+    V_SLEEPING_SINCE,
+    V_SLOT,
+    V_TAG,
+    VECTOR,
+    WAIT_EVENTS,
+    WAIT_TAG,
+    is_asleep,
+    is_open,
+    job_of,
+    stamp_of,
+    tag_base,
+)
+from sim.jit import kernel
+from sim.memory import load64, take_cycles
+from sim.se_cmd import OP_WRITE
+
+u64 = np.uint64
+
+
+@kernel(inline=True)
+def irq(mem, lines, st, tr, v, now):
+    """vring_interrupt() and virtscsi_vq_done(): take the lock, disable callbacks, first buffer."""
+    q = u64(st[v + V_HANDLER_QUEUE])
+    if now < st[q + G_LOCK_UNTIL]:
+        return st[q + G_LOCK_UNTIL] - now
+    d, core = u64(st[q + G_DRIVER]), st[v + V_CORE]
+    st[q + G_HANDLERS] += 1
+    st[v + V_HANDLER_ID] = st[q + G_HANDLERS]
+    st[v + V_HANDLER_SINCE] = now
+    if not vring.vring_interrupt(mem, lines, st, d, core):
+        st[v + V_IRQS_SPURIOUS] += 1
+        st[v + A_STATE] = RETURN
+        return take_cycles(lines, core) + st[K_IRQ_RETURN]
+    vring.disable_cb(mem, lines, st, d, core)
+    return drain(mem, lines, st, tr, v, now)
+
+
+@kernel(inline=True)
+def _hold(lines, st, v, q, now):
+    """What the last ring accesses cost; vq_lock stays taken over it."""
+    delay = take_cycles(lines, st[v + V_CORE])
+    st[q + G_LOCK_UNTIL] = now + delay
+    return delay
+
+
+@kernel(inline=True)
+def _finish(mem, st, tr, q, tag, now):
+    """scsi_done(): the request goes back to the application; its tag is free again."""
+    t = tag_base(st, q, tag)
+    row = u64(st[t + T_ROW])
+    tr[row + record.R_COMPLETE] = now + 1
+    tr[row + record.R_COMPLETED_COUNT] += 1
+    if st[t + T_OP] != OP_WRITE:
+        total = np.int64(0)
+        for i in range(st[t + T_BLOCKS]):
+            total = record.fold(total, load64(mem, stamp_of(st, q, tag, i)))
+        tr[row + record.R_STAMP] = total
+    lun = u64(st[t + T_LUN])
+    st[lun + L_BUSY] -= 1
+    if st[lun + L_STARVED]:
+        _run_starved(st, lun, q, now)
+    st[u64(st[q + G_TAG_LIST]) + u64(st[q + G_TAG_FREE])] = tag
+    st[q + G_TAG_FREE] += 1
+    owner = u64(st[t + T_VCPU])
+    woken = app.put_done(st, tr, job_of(st, owner), st[t + T_UNIT], now)
+    if woken:
+        wake_thread(st, owner, WAIT_EVENTS, REAP if woken == app.WAKES_REAP else CALL, now)
+    if st[q + G_WAITERS]:
+        _wake_waiter(st, q, now)
+
+
+@kernel
+def _run_starved(st, lun, mine, now):
+    """scsi_run_queue_async(): every queue whose requests wait for the LUN's budget is run.
+
+    The handler that frees the budget runs its own queue by itself; the others run on their vCPUs.
+    """
+    st[lun + L_STARVED] = 0
+    for i in range(st[lun + L_QUEUE_COUNT]):
+        q = u64(st[u64(st[lun + L_QUEUE_LIST]) + u64(i)])
+        if q != mine and st[q + G_DISPATCH_HEAD] >= 0 and st[q + G_VECTOR_PENDING] == NOTHING:
+            st[q + G_VECTOR_PENDING] = RUN_QUEUE
+            pend(st, q, now, st[K_IRQ_INJECT])
+
+
+@kernel
+def _wake_waiter(st, q, now):
+    """sbitmap_queue_clear(): the thread that has waited longest for a tag goes on."""
+    head = st[q + G_WAITER_HEAD]
+    slot = st[u64(st[q + G_WAITER_LIST]) + u64(head)]
+    st[q + G_WAITER_HEAD] = wrapped(head + 1, st[q + G_WAITER_ROOM])
+    st[q + G_WAITERS] -= 1
+    wake_thread(st, _base_of(st, slot), WAIT_TAG, ENTER, now)
+
+
+@kernel(inline=True)
+def _base_of(st, slot):
+    return u64(st[u64(st[H_BASE]) + u64(slot)])
+
+
+@kernel
+def wake_thread(st, v, asleep, runs, now):
+    """try_to_wake_up(): a thread that sleeps in state `asleep` goes on in state `runs`."""
+    if st[v + V_IN_HANDLER]:
+        if st[v + V_SAVED_STATE] == asleep:
+            st[v + V_SAVED_STATE] = runs
+            st[v + V_SAVED_LEFT] = 0
+    elif st[v + A_STATE] == asleep:  # on another CPU: a reschedule IPI
+        st[v + A_STATE] = runs
+        st[v + V_RESUME_AT] = min(st[v + V_RESUME_AT], now + st[K_IRQ_INJECT])  # or its timer
+        wake(st, st[v + V_SLOT], st[v + V_RESUME_AT])
+
+
+@kernel
+def drain(mem, lines, st, tr, v, now):
+    """One turn of virtscsi_vq_done()'s inner loop: finish the last command, get the next.
+
+    Where there is none: virtqueue_enable_cb(), first half.
+    """
+    q = u64(st[v + V_HANDLER_QUEUE])
+    core = st[v + V_CORE]
+    if st[v + V_FINISHING] >= 0:
+        _finish(mem, st, tr, q, st[v + V_FINISHING], now)
+        st[v + V_FINISHING] = -1
+    tag = vring.get_buf(mem, lines, st, u64(st[q + G_DRIVER]), core)
+    if tag < 0:
+        vring.enable_cb_prepare(mem, lines, st, u64(st[q + G_DRIVER]), core)
+        st[v + A_STATE] = RECHECK
+        return _hold(lines, st, v, q, now)
+    st[v + A_STATE] = DRAIN
+    t = tag_base(st, q, tag)
+    row = u64(st[t + T_ROW])
+    header = st[q + G_HEADERS] + st[q + G_HEADER_STRIDE] * tag
+    reply = scsi.read_response(mem, lines, core, header + RESP_OFFSET)
+    outcome = record.OK
+    if reply >> 8:
+        outcome = record.BAD_TARGET
+    elif reply & 0xFF:
+        outcome = record.CHECK_CONDITION
+    tr[row + record.R_OUTCOME] = outcome
+    tr[row + record.R_IRQ] = max(tr[row + record.R_USED], st[v + V_HANDLER_SINCE] + 1)
+    tr[row + record.R_IRQ_ID] = st[v + V_HANDLER_ID]
+    st[v + V_FINISHING] = tag
+    delay = take_cycles(lines, core) + st[K_GUEST_COMPLETE]
+    st[q + G_LOCK_UNTIL] = now + delay
+    return delay
+
+
+@kernel(inline=True)
+def recheck(mem, lines, st, tr, v, now):
+    """virtqueue_enable_cb(), second half: has the device been quicker (barrier D)?"""
+    q = u64(st[v + V_HANDLER_QUEUE])
+    d, core = u64(st[q + G_DRIVER]), st[v + V_CORE]
+    if vring.more_used(mem, lines, st, d, core):
+        vring.disable_cb(mem, lines, st, d, core)
+        return drain(mem, lines, st, tr, v, now)
+    delay = _hold(lines, st, v, q, now)
+    st[v + A_STATE] = RETURN
+    return delay + st[K_IRQ_RETURN]
+
+
+@kernel
+def dispatch_next(st, tr, v, now, delay):
+    """blk_mq_run_hw_queue(): try the first waiting request again, if it could fit now."""
+    q = u64(st[v + V_HANDLER_QUEUE])
+    tag = st[q + G_DISPATCH_HEAD]
+    if tag >= 0:
+        t = tag_base(st, q, tag)
+        d, lun = u64(st[q + G_DRIVER]), u64(st[t + T_LUN])
+        needed = 1 if st[d + vring.D_INDIRECT] else 2 + st[t + T_SEGMENTS]
+        if st[lun + L_BUSY] >= st[lun + L_DEPTH]:
+            st[lun + L_STARVED] = 1
+        elif st[v + V_DISPATCHING] == 1 and st[d + vring.D_NUM_FREE] >= needed:
+            st[q + G_DISPATCH_HEAD] = st[t + T_NEXT]
+            st[v + V_TAG] = tag
+            tr[u64(st[t + T_ROW]) + record.R_SUBMIT] = now + delay + 1
+            st[v + A_STATE] = ADD
+            return delay + st[K_GUEST_SUBMIT]
+    if st[v + V_BATCH_COUNT]:
+        st[v + A_STATE] = KICK
+        st[v + V_DISPATCHING] = 2  # after this kick the dispatcher is done
+        return delay
+    st[v + V_DISPATCHING] = 0
+    return _leave_handler(st, v, now, delay)
+
+
+@kernel(inline=True)
+def leave(st, tr, v, now):
+    """The handler is done: run the hardware queue if requests wait, then leave."""
+    q = u64(st[v + V_HANDLER_QUEUE])
+    if st[q + G_DISPATCH_HEAD] >= 0:
+        st[v + V_DISPATCHING] = 1
+        return dispatch_next(st, tr, v, now, 0)
+    return _leave_handler(st, v, now, 0)
+
+
+@kernel(inline=True)
+def _enter_handler(st, v):
+    """Take the vector that has waited longest."""
+    head = st[v + V_PENDING_HEAD]
+    q = st[u64(st[v + V_PENDING_LIST]) + u64(head)]
+    st[v + V_PENDING_HEAD] = wrapped(head + 1, st[v + V_QUEUES])
+    st[v + V_PENDING_COUNT] -= 1
+    st[v + A_STATE] = IRQ if st[u64(q) + G_VECTOR_PENDING] == VECTOR else RETURN
+    st[u64(q) + G_VECTOR_PENDING] = NOTHING
+    st[v + V_HANDLER_QUEUE] = q
+    return st[K_IRQ_ENTRY]
+
+
+@kernel
+def interrupt(st, v, now):
+    """The interrupt takes the CPU: keep what is left of the thread's state for later."""
+    left = st[v + V_RESUME_AT]
+    if not is_asleep(st[v + A_STATE]):
+        left -= now
+        st[v + A_BUSY] -= left
+    st[v + V_SAVED_STATE] = st[v + A_STATE]
+    st[v + V_SAVED_LEFT] = left
+    st[v + V_SAVED_TAG] = st[v + V_TAG]
+    st[v + V_IN_HANDLER] = 1
+    entry = _enter_handler(st, v)
+    st[v + A_BUSY] += entry
+    st[v + V_RESUME_AT] = now + entry
+
+
+@kernel
+def _leave_handler(st, v, now, delay):
+    """The next vector if one waits, else back to the thread."""
+    if st[v + V_PENDING_COUNT]:
+        return delay + _enter_handler(st, v)
+    st[v + V_IN_HANDLER] = 0
+    st[v + A_STATE] = st[v + V_SAVED_STATE]
+    st[v + V_TAG] = st[v + V_SAVED_TAG]
+    st[v + V_SLEEPING_SINCE] = now
+    left = st[v + V_SAVED_LEFT]
+    if left >= NEVER:
+        return NEVER
+    return max(left - now, delay) if is_asleep(st[v + A_STATE]) else delay + left
+
+
+@kernel(inline=True)
+def raise_vector(st, q, now):
+    """The MSI-X vector of queue `q` reaches its vCPU; False if it was pending already."""
+    pending = st[q + G_VECTOR_PENDING]
+    st[q + G_VECTOR_PENDING] = VECTOR
+    if pending == NOTHING:
+        pend(st, q, now, 0)
+    return pending != VECTOR
+
+
+@kernel
+def pend(st, q, now, latency):
+    """Queue `q` has something for its vCPU, which may be free to take it."""
+    v = u64(st[q + G_VCPU])
+    tail = wrapped(st[v + V_PENDING_HEAD] + st[v + V_PENDING_COUNT], st[v + V_QUEUES])
+    st[u64(st[v + V_PENDING_LIST]) + u64(tail)] = np.int64(q)
+    st[v + V_PENDING_COUNT] += 1
+    if is_open(st, v):
+        interrupt(st, v, now)
+        st[v + V_RESUME_AT] += latency
+        move(st, st[v + V_SLOT], st[v + V_RESUME_AT])
