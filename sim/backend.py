@@ -57,6 +57,8 @@ ONE, TWO = u64(1), u64(2)
 SLEEP, TAKE, FETCH, RECHECK, USED, SIGNAL = range(6)
 STATES = 'sleep take fetch recheck used signal'.split()
 
+FETCHES = -1  # not a delay: the step goes on with _fetch
+
 # Works of a queue, and the one that vhost_dev_flush() leaves behind all others.
 KICK_WORK, COMPLETION_WORK, FLUSH_WORK = 0, 1, 2
 FLUSHES_MAX = 4  # at one time on one worker
@@ -199,7 +201,7 @@ def _count_out(st, x):
 
 
 @kernel(inline=True)
-def _take(mem, lines, st, tr, b, now):
+def _take(mem, lines, st, b, now):
     """The next work. A kick work turns notifications off before it looks."""
     entry = u64(st[b + B_WORK_LIST]) + TWO * u64(st[b + B_WORK_HEAD])
     st[b + B_WORK_HEAD] = wrapped(st[b + B_WORK_HEAD] + 1, st[b + B_WORK_ROOM])
@@ -223,7 +225,7 @@ def _take(mem, lines, st, tr, b, now):
     st[q + Q_MUTEX] = HELD
     vring.disable_notify(mem, lines, st, u64(st[q + Q_DEVICE]), st[b + B_CORE])
     st[b + B_WEIGHT] = 0
-    return _fetch(mem, lines, st, tr, b, now)
+    return FETCHES
 
 
 # ----------------------------------------------------------------------------------- requests ----
@@ -261,24 +263,34 @@ def _reply_bad_target(mem, lines, st, tr, b, q, head, row, now):
         wake(st, st[q + Q_IRQ_SLOT], now + st[K_IRQ_INJECT])
 
 
-@kernel
-def _hand_over(mem, st, tr, b, now):
-    """target_submit(): the command fetched before goes to LIO's list, or straight to the disk."""
+@kernel(inline=True)
+def executes(st, b):
+    """The command that the worker executes by itself in its next step, 0 for none.
+
+    With submit_type direct target_submit() runs target_execute_cmd() in the worker's thread. The
+    scheduler's loop calls it, and then `submit_directly`, before the step: LIO's answers to every
+    command that a disk does not see are then compiled into one place (sim.drive).
+    """
     command = st[b + B_COMMAND]
-    if command >= 0:
-        st[b + B_COMMAND] = -1
-        lio = u64(st[b + B_LIO])
-        if st[lio + target.W_DIRECT]:
-            target.submit_directly(mem, st, tr, lio, command, now)
-            _release_failed(st, tr, lio, now)
-        else:
-            target.submit(st, lio, command, now)
+    return command if command >= 0 and st[u64(st[b + B_LIO]) + target.W_DIRECT] else 0
+
+
+@kernel
+def submit_directly(st, tr, b, course, now):
+    """The worker has just executed the command that it fetched before; `course`: what came of it."""
+    lio, x = u64(st[b + B_LIO]), u64(st[b + B_COMMAND])
+    st[b + B_COMMAND] = -1
+    if target.executed(st, tr, lio, x, course, now):
+        target.issue(st, tr, x, now)
+    _release_failed(st, tr, lio, now)
 
 
 @kernel
 def _fetch(mem, lines, st, tr, b, now):
     """One turn of vhost_scsi_handle_vq(): hand over the last command, take the next request."""
-    _hand_over(mem, st, tr, b, now)
+    if st[b + B_COMMAND] >= 0:
+        target.submit(st, u64(st[b + B_LIO]), st[b + B_COMMAND], now)
+        st[b + B_COMMAND] = -1
     q = u64(st[b + B_QUEUE])
     device, core = u64(st[q + Q_DEVICE]), st[b + B_CORE]
     if st[b + B_WEIGHT] >= VHOST_SCSI_WEIGHT:
@@ -341,13 +353,13 @@ def _request(mem, lines, st, tr, b, q, head, row, now):
 
 
 @kernel(inline=True)
-def _recheck(mem, lines, st, tr, b, now):
+def _recheck(mem, lines, st, b, now):
     """vhost_enable_notify(), second half: has the guest published meanwhile (barrier C)?"""
     q = u64(st[b + B_QUEUE])
     device, core = u64(st[q + Q_DEVICE]), st[b + B_CORE]
     if vring.more_avail(mem, lines, st, device, core):
         vring.disable_notify(mem, lines, st, device, core)
-        return _fetch(mem, lines, st, tr, b, now)
+        return FETCHES
     _unlock(st, q)
     return _after_work(st, b, now, take_cycles(lines, core))
 
@@ -365,9 +377,9 @@ def complete_step(st, tr, w, now):
 
 
 @kernel
-def submit_step(mem, st, tr, w, now):
-    """target_queued_submit_work(), on LIO's submission kworker."""
-    due = target.submit_step(mem, st, tr, w, now)
+def submit_step(st, tr, w, course, now):
+    """target_queued_submit_work(), on LIO's submission kworker (sim.target.submit_step)."""
+    due = target.submit_step(st, tr, w, course, now)
     _release_failed(st, tr, w, now)
     return due
 
@@ -461,16 +473,18 @@ def _signal(mem, lines, st, b, now):
 def worker_step(mem, lines, st, tr, b, now):
     """One step of the vhost worker."""
     state = st[b + A_STATE]
-    if state == TAKE:
-        delay = _take(mem, lines, st, tr, b, now)
-    elif state == FETCH:
-        delay = _fetch(mem, lines, st, tr, b, now)
-    elif state == RECHECK:
-        delay = _recheck(mem, lines, st, tr, b, now)
+    if state == FETCH:
+        delay = FETCHES
     elif state == USED:
         delay = _used(mem, lines, st, tr, b, now)
-    else:
+    elif state == SIGNAL:
         delay = _signal(mem, lines, st, b, now)
+    elif state == TAKE:
+        delay = _take(mem, lines, st, b, now)
+    else:
+        delay = _recheck(mem, lines, st, b, now)
+    if delay == FETCHES:
+        delay = _fetch(mem, lines, st, tr, b, now)
     if delay >= NEVER:
         return NEVER
     st[b + A_BUSY] += delay

@@ -6,8 +6,8 @@ grade and source. `derive` turns it into the integer cycles that the agents char
 Measured shares of a code path contain the cache misses of that path. The simulator charges misses
 separately (sim.memory), so each share is taken *net* of the line costs of the reference path:
 split ring, INDIRECT, EVENT_IDX, one request at a time. The reference path is not a number in a
-file: `reference_lines` runs it on the real ring and counts. On the reference path a share plus its
-lines is then exactly the measured total, and other rings or batches differ by the lines they touch.
+file: `sim.reference_path` runs it on the real ring and counts. On it a share plus its lines is then
+exactly the measured total, and other rings or batches differ by the lines they touch.
 """
 
 import dataclasses
@@ -18,16 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from sim import scsi, vring
 from sim.config import Config
 from sim.errors import ConfigError
 from sim.formats.disks import preset_folder
-from sim.layout import F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1
-from sim.memory import new_lines, take_cycles, touch_load
-
-u64 = np.uint64
+from sim.reference_path import reference_lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,67 +146,6 @@ MODEL_PARAMETERS = {
     'mem.dram_local',
     'dev.null.service',
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReferenceLines:
-    """Line costs per request on the reference path, in cycles, by the share that contains them."""
-
-    guest_submit: int
-    guest_complete: int
-    worker_pop: int
-    worker_complete: int
-
-
-def reference_lines(prices: tuple[int, int, int, int], num: int = 128) -> ReferenceLines:
-    """Run the reference path for one lap of the ring and average the line costs per request.
-
-    Split ring of `num` entries, INDIRECT, EVENT_IDX, one 4 KiB read at a time; core 0 is the
-    guest, core 1 the worker. A first lap warms the lines up.
-    """
-    desc, used_at = 0x1000, 0x1000 + 16 * num + 0x1000
-    avail, header, table, data = desc + 16 * num, 0x10008, 0x11000, 0x20000
-    mem = np.zeros(0x22000, dtype=np.uint8)
-    lines = new_lines(mem.size, 2, prices)
-    d, v = u64(16), u64(16 + vring.driver_words(num))
-    b = u64(0)
-    st = np.zeros(int(v) + vring.device_words(num), dtype=np.int64)
-    features = 1 << F_VERSION_1 | 1 << F_INDIRECT_DESC | 1 << F_EVENT_IDX
-    vring.driver_init(st, d, num, desc, avail, used_at, features)
-    base, kernel_vhost = vring.fresh_base(features), vring.KERNEL_VHOST
-    vring.device_init(mem, st, v, num, desc, avail, used_at, features, base, kernel_vhost)
-    sums = np.zeros(4, dtype=np.int64)
-    for turn in range(2 * num):
-        if turn == num:
-            sums[:] = 0
-        scsi.write_request(mem, lines, 0, header, 0, 0, header, 0, 8 * turn, 8)
-        st[:10] = [1, 2, 0, 0, header, 51, header + 59, 108, data, 4096]
-        vring.add(mem, lines, st, d, 0, b, 0, table)
-        vring.kick_prepare(mem, lines, st, d, 0)
-        sums[0] += take_cycles(lines, 0)
-        vring.disable_notify(mem, lines, st, v, 1)
-        vring.fetch(mem, lines, st, v, 1, b)
-        touch_load(lines, 1, header, 51)
-        vring.fetch(mem, lines, st, v, 1, b)
-        vring.enable_notify(mem, lines, st, v, 1)
-        vring.more_avail(mem, lines, st, v, 1)
-        sums[1] += take_cycles(lines, 1)
-        scsi.write_response(mem, lines, 1, header + 59, 0, 0, 0, 0, -1, 0)
-        vring.add_used(mem, lines, st, v, 1, 0, 0)
-        vring.signal_needed(mem, lines, st, v, 1)
-        sums[2] += take_cycles(lines, 1)
-        vring.vring_interrupt(mem, lines, st, d, 0)
-        vring.disable_cb(mem, lines, st, d, 0)
-        vring.get_buf(mem, lines, st, d, 0)
-        scsi.read_response(mem, lines, 0, header + 59)
-        vring.get_buf(mem, lines, st, d, 0)
-        vring.enable_cb_prepare(mem, lines, st, d, 0)
-        vring.more_used(mem, lines, st, d, 0)
-        sums[3] += take_cycles(lines, 0)
-    submit, pop, complete, finish = (int(total) // num for total in sums)
-    return ReferenceLines(
-        guest_submit=submit, guest_complete=finish, worker_pop=pop, worker_complete=complete
-    )
 
 
 def derive(

@@ -25,6 +25,8 @@ from sim.agents import (
     top_of_calendar,
 )
 from sim.jit import kernel
+from sim.lio import server
+from sim.lio.command import MEDIUM
 from sim.memory import bare
 
 u64 = np.uint64
@@ -41,8 +43,8 @@ def drive(memory, ownership, state, trace, blocks, alone, limit):
     Returns the calendar's next entry (of agent `alone`); IDLE when there is none. One function for
     both engines, so that the model is compiled once.
     """
-    mem, st, tr, media = bare(memory), bare(state), bare(trace), bare(blocks)
-    lines = None if ownership is None else bare(ownership)
+    mem, lines, st = bare(memory), bare(ownership), bare(state)
+    tr, media = bare(trace), bare(blocks)
     entries, woken = u64(st[H_DUE]), u64(st[H_WOKEN])
     kinds, bases = u64(st[H_KIND]), u64(st[H_BASE])
     top = top_of_calendar(st)
@@ -64,11 +66,17 @@ def drive(memory, ownership, state, trace, blocks, alone, limit):
         if kind == agents.VCPU:
             due = guest.step(mem, lines, st, tr, base, now)
         elif kind == agents.WORKER:
+            command = backend.executes(st, base)
+            if command:
+                course = server.execute(mem, st, u64(command))
+                backend.submit_directly(st, tr, base, course, now)
             due = backend.worker_step(mem, lines, st, tr, base, now)
         elif kind == agents.DISK:
             due = target.disk_step(mem, st, tr, media, base, now)
         elif kind == agents.LIO_SUBMIT:
-            due = backend.submit_step(mem, st, tr, base, now)
+            command = target.executes(st, base)
+            course = server.execute(mem, st, u64(command)) if command else MEDIUM
+            due = backend.submit_step(st, tr, base, course, now)
         elif kind == agents.LIO_COMPLETE:
             due = backend.complete_step(st, tr, base, now)
         elif kind == agents.KICK:

@@ -119,6 +119,9 @@ def _plain_accessors(bits: int) -> tuple[Any, Any]:
 
 @intrinsic
 def _data_pointer(typing_context, array):
+    if array == types.none:  # no line ownership: None stays None
+        return types.none(types.none), lambda context, *_: context.get_dummy_value()
+
     def generate(context, builder, signature, args):
         return context.make_array(signature.args[0])(context, builder, args[0]).data
 

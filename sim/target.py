@@ -33,7 +33,7 @@ from sim.disks import medium
 from sim.disks.events import due
 from sim.disks.fields import D_LIO_COMPLETE, D_LIO_SUBMIT, D_WBT
 from sim.jit import kernel
-from sim.lio import sbc, server
+from sim.lio import sbc
 from sim.lio.command import FAILED, MEDIUM
 from sim.lio.lun import L_DISK
 from sim.se_cmd import X_ISSUED, X_LUN, X_NEXT, X_OP, X_ROW, X_STATUS
@@ -102,20 +102,11 @@ def submit(st, w, command, now):
 
 
 @kernel
-def submit_directly(mem, st, tr, w, command, now):
-    """submit_type direct: the vhost worker has just run target_execute_cmd() by itself.
+def executed(st, tr, w, x, course, now):
+    """A command has been executed: is it for the medium?
 
-    A command that fails is left in W_FAILED.
+    What LIO has emulated is completed, what has failed is left in W_FAILED.
     """
-    x = u64(command)
-    if _execute(mem, st, tr, w, x, now):
-        _issue(st, tr, x, now)
-
-
-@kernel
-def _execute(mem, st, tr, w, x, now):
-    """Is it for the medium? What LIO emulates is completed, what fails is left in W_FAILED."""
-    course = server.execute(mem, st, x)
     if course == MEDIUM:
         return True
     row = u64(st[x + X_ROW])
@@ -134,7 +125,8 @@ def _disk_of(st, x):
 
 
 @kernel
-def _issue(st, tr, x, now):
+def issue(st, tr, x, now):
+    """submit_bio(): the medium has the command."""
     tr[u64(st[x + X_ROW]) + record.R_ISSUE] = now + 1
     st[x + X_ISSUED] = now
     medium.accept(st, _disk_of(st, x), x, now)
@@ -147,13 +139,25 @@ def _complete(st, w, x, now, good):
     queue_work(st, w, np.int64(x), now, st[K_LIO_COMPLETE], hop)
 
 
+@kernel(inline=True)
+def executes(st, w):
+    """The command that the submission kworker executes in its next step, 0 for none.
+
+    The scheduler's loop executes it (sim.lio.server.execute) and tells `submit_step` its course.
+    """
+    return 0 if st[w + W_WAITING] else st[w + W_HEAD]
+
+
 @kernel
-def submit_step(mem, st, tr, w, now):
-    """target_queued_submit_work(): execute a command, then the next one."""
+def submit_step(st, tr, w, course, now):
+    """target_queued_submit_work(): a command has been executed; then the next one.
+
+    One that WBT has held back was executed before; `course` means nothing then.
+    """
     x = u64(st[w + W_WAITING])
     if x == u64(0):
         x = _take(st, w)
-        if not _execute(mem, st, tr, w, x, now):
+        if not executed(st, tr, w, x, course, now):
             return _next(st, w, now, st[K_LIO_SUBMIT])
     t = u64(st[_disk_of(st, x) + D_WBT])
     if t:
@@ -165,7 +169,7 @@ def submit_step(mem, st, tr, w, now):
             return wbt.next_look(st, t)
         st[w + A_STATE] = RUN
         st[w + W_WAITING] = 0
-    _issue(st, tr, x, now)
+    issue(st, tr, x, now)
     return _next(st, w, now, st[K_LIO_SUBMIT])
 
 

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from sim import costs
+from sim import costs, reference_path
 from sim.analysis import bounds, theory
 from sim.config import load
 from sim.run import run
@@ -142,7 +142,7 @@ def test_line_costs_emerge_from_sharing_and_go_when_lines_are_free():
     free = dataclasses.replace(table, line_hit=0, line_shared=0, line_transfer=0, line_cold=0)
     with_lines = run(config, costs_override=table).report['latency_ns']['p50']
     without = run(config, costs_override=free).report['latency_ns']['p50']
-    lines = costs.reference_lines(table.line_prices)
+    lines = reference_path.reference_lines(table.line_prices)
     on_path = lines.guest_submit + lines.guest_complete + lines.worker_pop + lines.worker_complete
     assert 0 < with_lines - without <= on_path / 2.6 * 1.2
 
