@@ -277,7 +277,7 @@ def executes(st, b):
 
 @kernel
 def submit_directly(st, tr, b, course, now):
-    """The worker has just executed the command that it fetched before; `course`: what came of it."""
+    """The worker has executed the command that it fetched before; `course`: what came of it."""
     lio, x = u64(st[b + B_LIO]), u64(st[b + B_COMMAND])
     st[b + B_COMMAND] = -1
     if target.executed(st, tr, lio, x, course, now):
