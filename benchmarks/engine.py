@@ -130,10 +130,14 @@ def deep(iodepth: int, number_ios: int) -> Config:
 
 
 def wide(queues: int, number_ios: int) -> Config:
-    """As many jobs and vCPUs as queues, eight requests of each, the same load on the disk."""
+    """As many jobs and vCPUs as queues, eight requests of each, the same load on the disk.
+
+    The rings are large because the driver lowers cmd_per_lun to the size of one: with 128 most of
+    the 504 requests would wait for the LUN's budget, which is other work and not the queues'.
+    """
     return load(
         workload={'iodepth': 8, 'number_ios': max(number_ios // queues, 1), 'numjobs': queues},
-        device={'num_queues': queues, 'cmd_per_lun': 1024},
+        device={'num_queues': queues, 'virtqueue_size': 1024, 'cmd_per_lun': 1024},
         target={'kind': 'exponential', 'service': f'{60 * queues}us', 'lanes': 8 * queues},
         run={'record': 'histogram', 'warmup': 'off'},
     )

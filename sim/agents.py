@@ -174,9 +174,22 @@ def renew(st, slot):
 
 
 @kernel(inline=True)
+def lower(st, slot):
+    """The entry of `slot` has become less: so have the levels above that were greater."""
+    level, size = u64(st[H_DUE]), padded(u64(st[H_SLOTS]))
+    key, index = st[level + u64(slot)], u64(slot) >> THREE
+    while size > EIGHT and key < st[level + size + index]:
+        level += size
+        st[level + index] = key
+        size = padded(size >> THREE)
+        index = index >> THREE
+
+
+@kernel(inline=True)
 def move(st, slot, time):
     """Make agent `slot` run at `time`, whenever it would have run."""
     st[u64(st[H_DUE]) + u64(slot)] = (min(time, CLOCK_END) << SLOT_BITS) | slot
+    renew(st, slot)
     st[u64(st[H_WOKEN]) + u64(st[H_WOKEN_COUNT])] = slot
     st[H_WOKEN_COUNT] += 1
 

@@ -20,6 +20,7 @@ from sim.agents import (
     SLOT_BITS,
     SLOT_MASK,
     least_of_eight,
+    lower,
     note_step,
     renew,
     top_of_calendar,
@@ -90,7 +91,7 @@ def drive(memory, ownership, state, trace, blocks, alone, limit):
         if alone < 0:
             renew(st, slot)
             for place in range(st[H_WOKEN_COUNT]):
-                renew(st, st[woken + u64(place)])
+                lower(st, st[woken + u64(place)])  # what moved to later has done so by itself
             st[H_WOKEN_COUNT] = 0
             key = least_of_eight(st, top)
         elif _somebody_is_first(st, slot, key):
