@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sim.config import Config
+from sim.control_costs import CONTROL_PARAMETERS
 from sim.errors import ConfigError
 from sim.formats.disks import preset_folder
 from sim.reference_path import reference_lines
@@ -102,7 +103,7 @@ def load_preset(name: str) -> Preset:
         raise ConfigError(f'{path}: cannot be read as a preset: {error}') from error
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f'{path}: not a preset: {error} is missing or wrong') from error
-    missing = sorted(MODEL_PARAMETERS - rows.keys())
+    missing = sorted((MODEL_PARAMETERS | CONTROL_PARAMETERS) - rows.keys())
     if missing:
         raise ConfigError(f'{path}: the preset lacks {", ".join(missing)}')
     return preset
@@ -161,7 +162,7 @@ def derive(
             near = difflib.get_close_matches(name, preset.parameters, n=1)
             hint = f'; did you mean {near[0]}?' if near else ''
             raise ConfigError(f'costs.{name}: no such parameter in {preset.name}{hint}')
-        if name not in MODEL_PARAMETERS:
+        if name not in MODEL_PARAMETERS | CONTROL_PARAMETERS:
             role = preset.parameters[name].role
             raise ConfigError(f'costs.{name}: has role {role!r}, the model does not charge it')
 
