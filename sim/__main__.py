@@ -12,7 +12,7 @@ from typing import Any
 
 from sim import __version__
 from sim.errors import ConfigError
-from sim.options import add_config, add_pool, add_sweep, config_sources
+from sim.options import add_config, add_ioctls, add_pool, add_sweep, config_sources
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -146,6 +146,14 @@ def _parser() -> argparse.ArgumentParser:
         help='a SCSI command as bytes: request, response, what they mean',
     )
     scsi.set_defaults(command=_scsi)
+    ioctls = commands.add_parser(
+        'ioctls',
+        help="the ioctls of QEMU's vhost-scsi, by version",
+        description="Print the ioctls that QEMU's vhost-scsi makes of /dev/vhost-scsi, in the "
+        'columns of a trace: realize, start, the beginning of dirty logging, stop.',
+    )
+    add_ioctls(ioctls)
+    ioctls.set_defaults(command=_ioctls)
     bench = commands.add_parser(
         'bench',
         help='how fast the simulator itself is (in a checkout)',
@@ -347,6 +355,15 @@ def _scsi(options: argparse.Namespace) -> int:
 
     text, data = serve(options.rest)
     print(text if data is None else json.dumps(data))
+    return 0
+
+
+def _ioctls(options: argparse.Namespace) -> int:
+    os.environ.setdefault('NUMBA_DISABLE_JIT', '1')  # as above
+    from sim.ioctl_command import main as trace
+
+    text, data = trace(options)
+    print(json.dumps(data) if options.json else text)
     return 0
 
 

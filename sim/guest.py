@@ -10,6 +10,7 @@ the atomic action that it performs (kernel function in brackets):
                vring_interrupt, disable_cb, get_buf | get_buf, enable_cb_prepare | more_used | iret
     asleep     WAIT_EVENTS (io_getevents, fsync) WAIT_TAG (blk_mq_get_tag)
                SLEEP (think time, rate, startdelay) DONE
+    stopped    FROZEN: the VM is paused; what was left of the state is kept, vectors stay pending
 
 What the kernel does without a full barrier in between is one action: the handler takes the first
 buffer with the look that began it, and asks for the next interrupt with the look that found no
@@ -32,7 +33,7 @@ the words of both.
 import numpy as np
 
 from sim import app, guest_handler, guest_submit
-from sim.agents import A_BUSY, A_STATE, NEVER, wake
+from sim.agents import A_BUSY, A_STATE, NEVER, move, wake
 from sim.guest_fields import *  # noqa: F403
 from sim.guest_handler import raise_vector as raise_vector
 from sim.jit import kernel
@@ -43,9 +44,48 @@ def start_job(st, v, j, now):
     """Control plane: the thread of job `j` starts on vCPU `v` at `now`."""
     st[v + V_JOB] = np.int64(j)
     at = app.start(st, j, now)
+    if st[v + A_STATE] == FROZEN:
+        st[v + V_FROZEN_STATE] = SLEEP
+        st[v + V_FROZEN_LEFT] = at
+        return
     st[v + A_STATE] = SLEEP if at > now else CALL
     st[v + V_RESUME_AT] = at
     wake(st, st[v + V_SLOT], at)
+
+
+@kernel
+def freeze(st, v, now):
+    """Control plane, pause_all_vcpus(): the vCPU leaves the guest and runs nothing until thaw().
+
+    False: it is in a kick's exit, which it finishes first; try again at its V_RESUME_AT.
+    """
+    state, at = st[v + A_STATE], st[v + V_RESUME_AT]
+    if state == ENTER and at > now:
+        return False
+    st[v + V_FROZEN_STATE] = state
+    st[v + V_FROZEN_LEFT] = at if is_asleep(state) or at >= NEVER else max(at - now, 0)
+    st[v + A_STATE] = FROZEN
+    return True
+
+
+@kernel
+def thaw(st, v, now):
+    """Control plane, resume_all_vcpus(): go on where freeze() interrupted; vectors are taken first.
+
+    The guest's clock has gone on meanwhile: a timer whose time has passed goes off at once.
+    """
+    state, left = st[v + V_FROZEN_STATE], st[v + V_FROZEN_LEFT]
+    st[v + A_STATE] = state
+    if left >= NEVER:
+        st[v + V_RESUME_AT] = NEVER
+    elif is_asleep(state):
+        st[v + V_RESUME_AT] = max(left, now)
+    else:
+        st[v + V_RESUME_AT] = now + left
+    if st[v + V_PENDING_COUNT] and is_open(st, v):
+        guest_handler.interrupt(st, v, now)
+    if st[v + V_RESUME_AT] < NEVER:
+        move(st, st[v + V_SLOT], st[v + V_RESUME_AT])
 
 
 @kernel(inline=True)

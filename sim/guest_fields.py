@@ -29,9 +29,10 @@ ONE, TWO = u64(1), u64(2)
     DRAIN,
     RECHECK,
     RETURN,
-) = range(13)
+    FROZEN,
+) = range(14)
 STATES = (
-    'done call add kick enter reap wait_events wait_tag sleep irq drain recheck return'
+    'done call add kick enter reap wait_events wait_tag sleep irq drain recheck return frozen'
 ).split()
 
 # A vCPU's stretch.
@@ -68,8 +69,10 @@ STATES = (
     V_SUBMITTING,  # how many prepared units the current io_submit still carries
     V_PLUGGED,
     V_PLUG_LEFT,
-) = map(u64, range(A_FIELDS, A_FIELDS + 32))
-VCPU_WORDS = A_FIELDS + 32
+    V_FROZEN_STATE,  # what a FROZEN vCPU goes on in
+    V_FROZEN_LEFT,  # cycles left of that state; if it sleeps, when its timer ends it
+) = map(u64, range(A_FIELDS, A_FIELDS + 34))
+VCPU_WORDS = A_FIELDS + 34
 
 # A queue as the guest has it: struct virtio_scsi_vq and, of a request queue, its blk-mq hardware
 # queue with the tags.

@@ -26,6 +26,7 @@ from sim.guest_fields import (
     CALL,
     DRAIN,
     ENTER,
+    FROZEN,
     G_DISPATCH_HEAD,
     G_DRIVER,
     G_HANDLERS,
@@ -65,6 +66,8 @@ from sim.guest_fields import (
     V_CORE,
     V_DISPATCHING,
     V_FINISHING,
+    V_FROZEN_LEFT,
+    V_FROZEN_STATE,
     V_HANDLER_ID,
     V_HANDLER_QUEUE,
     V_HANDLER_SINCE,
@@ -189,6 +192,9 @@ def wake_thread(st, v, asleep, runs, now):
         st[v + A_STATE] = runs
         st[v + V_RESUME_AT] = min(st[v + V_RESUME_AT], now + st[K_IRQ_INJECT])  # or its timer
         wake(st, st[v + V_SLOT], st[v + V_RESUME_AT])
+    elif st[v + A_STATE] == FROZEN and st[v + V_FROZEN_STATE] == asleep:
+        st[v + V_FROZEN_STATE] = runs
+        st[v + V_FROZEN_LEFT] = 0
 
 
 @kernel

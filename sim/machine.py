@@ -32,7 +32,7 @@ from sim.formats.disks import THROTTLED
 from sim.guest_plan import GuestPlan
 from sim.jobs import JobBuilder, JobPlan
 from sim.layout import PAGE_SIZE, REQ_SIZE, VQ_REQUEST_FIRST
-from sim.lio.ports import TargetPlan
+from sim.lio.ports import TARGETS, TargetPlan
 from sim.lio.spec import LunSpec
 from sim.units import ns_to_cycles
 
@@ -60,6 +60,7 @@ class Machine:
     host_vqs: tuple[int, ...]
     drivers: tuple[int, ...]  # the two sides of each ring (sim.vring)
     devices: tuple[int, ...]
+    vhost: int  # base of the vhost-scsi device (sim.vhost_scsi)
     plans: tuple[JobPlan, ...]
     row_margin: int
     watched: tuple[str, ...]  # the groups of counters in the recorder's marks
@@ -246,6 +247,7 @@ class _Builder:
             host_vqs=tuple(self.host_vqs),
             drivers=tuple(vq.driver for vq in self.guest.vqs),
             devices=tuple(self.devices),
+            vhost=self.vhost,
             plans=tuple(plans),
             row_margin=margin,
             watched=tuple(watched),
@@ -395,6 +397,7 @@ class _Builder:
         self.writes += enumerate(words.tolist(), base)
         values = (
             (vhost_scsi.S_TARGETS, base),
+            (vhost_scsi.S_NO_TARGETS, self.words.take(TARGETS)),
             (vhost_scsi.S_HEADER, REQ_SIZE),
             (vhost_scsi.S_KERNEL, vhost_scsi.KERNEL_NUMBERS[config.host.kernel]),
             (vhost_scsi.S_ROOM, self.pieces),

@@ -41,3 +41,30 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--shard', metavar='I/N', help='only every N-th point, from the I-th: for batch schedulers'
     )
+
+
+SCENARIOS = ('init', 'start', 'log', 'stop')
+
+
+def add_versions(parser: argparse.ArgumentParser) -> None:
+    """Whose code runs on the host."""
+    parser.add_argument('--qemu', metavar='VERSION', help='qemu.version')
+    parser.add_argument('--kernel', metavar='VERSION', help='host.kernel')
+
+
+def version_sets(options: argparse.Namespace) -> list[str]:
+    """The same as --set would say it."""
+    given = (('qemu.version', options.qemu), ('host.kernel', options.kernel))
+    return [f'{name}={value}' for name, value in given if value is not None]
+
+
+def add_ioctls(parser: argparse.ArgumentParser) -> None:
+    """sim ioctls."""
+    add_config(parser)
+    parser.add_argument(
+        '--scenario', choices=SCENARIOS, required=True,
+        help='init (realize), start (the guest sets DRIVER_OK), log (dirty logging begins), '
+        'stop (the VM is stopped while logging)',
+    )  # fmt: skip
+    add_versions(parser)
+    parser.add_argument('--json', action='store_true', help='print one JSON object, nothing else')

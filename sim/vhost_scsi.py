@@ -82,8 +82,9 @@ u64 = np.uint64
     S_KERNEL,  # the host's Linux: 601, 612, 702
     S_ROOM,  # how many pairs of words a command has for its buffers
     S_MEMORY,  # bytes of guest memory
-) = map(u64, range(5))
-DEVICE_WORDS = 5
+    S_NO_TARGETS,  # an empty table of targets, for when they are gone
+) = map(u64, range(6))
+DEVICE_WORDS = 6
 KERNEL_NUMBERS = {'6.1': 601, '6.12': 612, '7.2': 702}
 
 # What becomes of a request.

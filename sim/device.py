@@ -1,0 +1,266 @@
+"""QEMU's vhost-scsi device: VHostSCSICommon and what VHostSCSI adds to it.
+
+hw/scsi/vhost-scsi-common.c and hw/scsi/vhost-scsi.c, fields by their names there. Methods that take
+time are control actions (sim.control). Where QEMU exits, the VM ends (sim.vm.VmExitError).
+
+    realize     virtio_scsi_common_realize, the migration blocker, vhost_dev_init; undone step by
+                step where one fails
+    set_status  DRIVER_OK in a running VM starts vhost, anything else stops it
+    start       GET_ABI_VERSION, notifiers, vhost_dev_start, unmask, SET_ENDPOINT
+    stop        CLEAR_ENDPOINT (its answer is ignored), vhost_dev_stop, notifiers
+
+The drain of what is in flight happens inside CLEAR_ENDPOINT, with the vCPUs stopped.
+"""
+
+import os
+import struct
+from dataclasses import dataclass, field
+
+from sim import features
+from sim.control import Action
+from sim.errors import ConfigError
+from sim.vhost_dev import VhostDev, VirtQueue
+from sim.vhost_ioctl import ABI_VERSION, VhostScsi
+from sim.vm import Vm
+
+DRIVER_OK = 4
+SENSE_SIZE, CDB_SIZE = 96, 32  # VIRTIO_SCSI_SENSE_DEFAULT_SIZE, VIRTIO_SCSI_CDB_DEFAULT_SIZE
+QUEUE_MAX = 1024  # VIRTIO_QUEUE_MAX
+CONFIG_SIZE = 36  # struct virtio_scsi_config
+
+NOT_MIGRATABLE = (
+    'vhost-scsi does not support migration in all cases. When external environment supports it '
+    "(Orchestrator migrates target SCSI device state or use shared storage over network), set "
+    "'migratable' property to true to enable migration."
+)
+NO_LOG = 'Migration disabled: vhost lacks VHOST_F_LOG_ALL feature.'
+NO_RESIZE = 'vhost-scsi does not support changing the sense data and CDB sizes'
+
+
+class RealizeError(ConfigError):
+    """The device cannot be created; QEMU says so and ends before the VM starts."""
+
+
+@dataclass(kw_only=True)
+class VirtIOSCSIConf:
+    """The properties of -device (VirtIOSCSIConf)."""
+
+    wwpn: str | None = None
+    vhostfd: str | None = None
+    boot_tpgt: int = 0
+    num_queues: int = 1
+    virtqueue_size: int = 128
+    seg_max_adjust: bool = True
+    max_sectors: int = 0xFFFF
+    cmd_per_lun: int = 128
+    worker_per_virtqueue: bool = False
+
+
+@dataclass(kw_only=True)
+class VirtIOSCSICommon:
+    """The virtio device: its status, its features, its config space, its virtqueues."""
+
+    conf: VirtIOSCSIConf
+    sense_size: int = SENSE_SIZE
+    cdb_size: int = CDB_SIZE
+    status: int = 0
+    isr: int = 0
+    queue_sel: int = 0
+    host_features: int = 0  # what the guest was offered
+    guest_features: int = 0  # what it acked
+    vqs: list[VirtQueue] = field(default_factory=list)
+
+    def config(self) -> bytes:
+        """virtio_scsi_get_config(): struct virtio_scsi_config."""
+        conf = self.conf
+        seg_max = conf.virtqueue_size - 2 if conf.seg_max_adjust else 126
+        return struct.pack(
+            '<IIIIIIIHHI', conf.num_queues, seg_max, conf.max_sectors, conf.cmd_per_lun, 16,
+            self.sense_size, self.cdb_size, 0, 255, 16383,
+        )  # fmt: skip
+
+
+@dataclass(kw_only=True)
+class VHostSCSICommon:
+    """What kernel and vhost-user devices share, under the names of QEMU's struct.
+
+    `migration_blocker` is the message while the device blocks migration. `feature_bits` is the set
+    of bits that are hidden from the guest if the backend lacks them. `inflight` is only there for
+    vhost-user.
+    """
+
+    vm: Vm
+    parent_obj: VirtIOSCSICommon
+    qemu: tuple[int, int]
+    name: str = 'vhost-scsi'
+    migration_blocker: str | None = None
+    dev: VhostDev
+    feature_bits: int = 0
+    bootindex: int | None = None
+    channel: int = 0
+    target: int = 0
+    lun: int = 0
+    host_features: int = 0
+    migratable: bool = False
+    inflight: object | None = None
+
+    def get_features(self, offered: int) -> int:
+        """vhost_scsi_common_get_features(): listed bits that the backend lacks are cleared."""
+        wanted = offered | self.host_features
+        return wanted & ~(self.feature_bits & ~self.dev.features)
+
+    def set_config(self, config: bytes) -> None:
+        """vhost_scsi_common_set_config(): the guest writes its config space.
+
+        Only the sizes that stand are accepted; any other ends the VM.
+        """
+        sense, cdb = struct.unpack_from('<II', config, 20)
+        if (sense, cdb) != (self.parent_obj.sense_size, self.parent_obj.cdb_size):
+            self.vm.exit(NO_RESIZE)
+
+    def get_fw_dev_path(self) -> str:
+        """vhost_scsi_common_get_fw_dev_path(); the first QEMU with vhost-scsi had no slash."""
+        slash = '/' if self.qemu >= (2, 0) else ''
+        return f'{slash}channel@{self.channel:x}/{self.name}@{self.target:x},{self.lun:x}'
+
+    def start(self) -> Action:
+        """vhost_scsi_common_start(): 0 or a negative errno; a failure leaves nothing behind."""
+        dev, vm = self.dev, self.vm
+        dev.new_host_notifiers()
+        yield from vm.start_host_notifiers(dev.nvqs)
+        yield from vm.set_guest_notifiers(dev.nvqs)
+        dev.acked_features = self.parent_obj.guest_features
+        answer = yield from dev.start()
+        if answer < 0:
+            yield from vm.set_guest_notifiers(dev.nvqs)
+            yield from vm.stop_host_notifiers(dev.nvqs)
+            return answer
+        yield from dev.unmask()
+        return 0
+
+    def stop(self) -> Action:
+        """vhost_scsi_common_stop(): what vhost_dev_stop() said."""
+        answer = yield from self.dev.stop()
+        yield from self.vm.set_guest_notifiers(self.dev.nvqs)
+        yield from self.vm.stop_host_notifiers(self.dev.nvqs)
+        return answer
+
+
+@dataclass(kw_only=True)
+class VHostSCSI(VHostSCSICommon):
+    """The kernel device, vhost-scsi-pci."""
+
+    only_migratable: bool = False  # QEMU runs with --only-migratable
+    realized: bool = False
+
+    def realize(self) -> Action:
+        """vhost_scsi_realize(). Errors: RealizeError, with everything done so far undone."""
+        conf, common = self.parent_obj.conf, self.parent_obj
+        if conf.wwpn is None:
+            raise RealizeError('vhost-scsi: missing wwpn')
+        if conf.num_queues == 0 or conf.num_queues > QUEUE_MAX - 2:
+            raise RealizeError(
+                f'Invalid number of queues (= {conf.num_queues}), must be a positive integer less '
+                f'than {QUEUE_MAX - 2}.'
+            )
+        if conf.virtqueue_size <= 2:
+            raise RealizeError(
+                f'invalid virtqueue_size property (= {conf.virtqueue_size}), must be > 2'
+            )
+        common.vqs[:] = [VirtQueue(num=conf.virtqueue_size) for _ in range(conf.num_queues + 2)]
+        if not self.migratable:
+            if self.only_migratable:
+                common.vqs.clear()
+                raise RealizeError(
+                    'disallowing migration blocker (--only-migratable) for: ' + NOT_MIGRATABLE
+                )
+            self.migration_blocker = NOT_MIGRATABLE
+        answer = yield from self.dev.init(worker_per_virtqueue=conf.worker_per_virtqueue)
+        if answer < 0:
+            self.migration_blocker = None
+            common.vqs.clear()
+            raise RealizeError(f'vhost-scsi: vhost initialization failed: {os.strerror(-answer)}')
+        if not self.dev.features >> features.LOG_ALL & 1:
+            self.migration_blocker = self.migration_blocker or NO_LOG
+        self.channel = self.lun = 0
+        self.target = conf.boot_tpgt
+        self.realized = True
+
+    def unrealize(self) -> Action:
+        """vhost_scsi_unrealize(): the blocker goes, vhost stops, the queues are given back."""
+        self.migration_blocker = None
+        yield from self.set_status(0)
+        self.parent_obj.vqs.clear()
+        self.realized = False
+
+    def set_status(self, status: int) -> Action:
+        """vhost_scsi_set_status(): 0 always; a start that fails ends the VM."""
+        self.parent_obj.status = status
+        start = bool(status & DRIVER_OK) and self.vm.running
+        if self.dev.started == start:
+            return 0
+        if start:
+            answer = yield from self.vhost_scsi_start()
+            if answer < 0:
+                self.vm.exit(f'unable to start vhost-scsi: {os.strerror(-answer)}')
+        else:
+            yield from self.vhost_scsi_stop()
+        return 0
+
+    def vhost_scsi_start(self) -> Action:
+        """vhost_scsi_start(): 0 or a negative errno."""
+        found = yield from self.dev.file.get_abi_version()
+        if found['abi'] > ABI_VERSION:
+            return -38  # ENOSYS
+        answer = yield from self.start()
+        if answer < 0:
+            return answer
+        control = self.vm.control
+        before = control.enter('endpoint') if control.clock.phase else None
+        answer = yield from self.dev.file.set_endpoint(str(self.parent_obj.conf.wwpn))
+        if before:
+            control.enter(before)
+        if answer < 0:
+            yield from self.stop()
+        return answer
+
+    def vhost_scsi_stop(self) -> Action:
+        """vhost_scsi_stop(): CLEAR_ENDPOINT, whatever it answers, then the rest."""
+        control = self.vm.control
+        before = control.enter('endpoint') if control.clock.phase else None
+        yield from self.dev.file.clear_endpoint(str(self.parent_obj.conf.wwpn))
+        if before:
+            control.enter('ring_base')
+        yield from self.stop()
+        if before:
+            control.enter(before)
+
+    def guest_writes_rings(self, rings: list[tuple[int, int, int, int]]) -> None:
+        """The guest's driver sets its queues up: (num, desc, avail, used) of each it uses."""
+        for vq, (num, desc, avail, used) in zip(self.parent_obj.vqs, rings, strict=False):
+            vq.num, vq.desc, vq.avail, vq.used = num, desc, avail, used
+
+
+def make_vhost_scsi(
+    vm: Vm,
+    file: VhostScsi,
+    *,
+    conf: VirtIOSCSIConf,
+    qemu: str,
+    migratable: bool = False,
+    bootindex: int | None = None,
+    host_features: int = 0,
+) -> VHostSCSI:
+    """A device as -device makes it, before realize. `qemu` is a version such as '10.2'."""
+    parent = VirtIOSCSICommon(conf=conf)
+    number = features.version(qemu)
+    return VHostSCSI(
+        vm=vm,
+        parent_obj=parent,
+        qemu=number,
+        dev=VhostDev(vm=vm, file=file, qemu=number, vqs=parent.vqs),
+        feature_bits=features.masked_by_backend('vhost-scsi', qemu),
+        bootindex=bootindex,
+        host_features=host_features,
+        migratable=migratable,
+    )

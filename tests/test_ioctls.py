@@ -1,0 +1,112 @@
+"""The ioctls of the device model against those of a real QEMU, and how versions differ."""
+
+import json
+import subprocess
+import sys
+
+import qemu_7_2_ioctls as seen
+import pytest
+
+from sim import costs, machine
+from sim.config import load
+from sim.engine import ENGINES
+from sim.ioctl_command import trace
+from sim.power import DRIVER_STATUS, make_host, rings_of
+
+COMPARED = ('index', 'features', 'flags', 'num', 'nregions')
+
+
+def as_seen(row):
+    """A row in the form of the lines of the measurement."""
+    words = [row['ioctl'].removeprefix('VHOST_')]
+    for name in COMPARED:
+        if name in row and not (name == 'num' and 'BASE' in row['ioctl']):
+            value = row[name]
+            words.append(f'{name}={value:#x}' if name == 'features' else f'{name}={value}')
+    if row['result']:
+        words.append(f'answer={row["result"]}')
+    return ' '.join(words)
+
+
+def lines(text):
+    return text.strip().splitlines()
+
+
+def life(version='7.2', **sections):
+    sections = {'device': {'num_queues': 1}, 'qemu': {'version': version}, **sections}
+    return trace(load(**sections))
+
+
+@pytest.fixture(scope='module')
+def qemu_7_2():
+    return life()
+
+
+def test_from_the_last_start_to_the_end_of_the_migration(qemu_7_2):
+    made = [as_seen(row) for part in ('start', 'log', 'stop') for row in qemu_7_2[part]]
+    assert made == lines(seen.START) + lines(seen.LOG) + lines(seen.STOP)
+
+
+def test_before_any_start(qemu_7_2):
+    assert [as_seen(row) for row in qemu_7_2['init']] == lines(seen.INIT)
+
+
+def test_under_the_firmware_only_the_request_queue_has_a_ring():
+    config = load(device={'num_queues': 1}, qemu={'version': '7.2'})
+    world = machine.build(config, costs.of_config(config))
+    engine = ENGINES['simpy'](world)
+    host = make_host(engine, config)
+
+    def firmware():
+        yield from host.device.realize()
+        del host.control.calls[:]
+        host.device.parent_obj.guest_features = 1 << 32
+        host.device.guest_writes_rings([(128, 0, 0, 0), (128, 0, 0, 0), rings_of(world)[2]])
+        yield from host.device.set_status(DRIVER_STATUS)
+
+    engine.env.process(firmware())
+    engine.run()
+    made = []
+    for call in host.control.calls:
+        made.append(as_seen({'ioctl': call.name, 'result': call.answer, **call.arguments}))
+    assert made == lines(seen.FIRMWARE_START)
+
+
+def names(rows):
+    return [row['ioctl'].removeprefix('VHOST_') for row in rows]
+
+
+def test_qemu_4_2_asks_for_less(qemu_7_2):
+    old = life('4.2')
+    assert names(old['init']) == [n for n in names(qemu_7_2['init']) if n != 'SET_VRING_ERR']
+    assert names(old['start']) == [
+        n for n in names(qemu_7_2['start']) if n != 'GET_BACKEND_FEATURES'
+    ]
+
+
+def test_qemu_10_2_tries_the_feature_arrays_first(qemu_7_2):
+    new = life('10.2')
+    for part in ('init', 'start', 'log'):
+        rows = [row for row in new[part] if not row['ioctl'].endswith('FEATURES_ARRAY')]
+        assert list(map(as_seen, rows)) == list(map(as_seen, qemu_7_2[part]))
+    tried = [row for part in new.values() for row in part if row['ioctl'].endswith('_ARRAY')]
+    assert [row['result'] for row in tried] == [-25, -25, -25]
+
+
+def test_a_log_is_set_with_a_flush_where_the_kernel_has_one(qemu_7_2):
+    """The stop is short, the endpoint long: 128 commands have to be made."""
+    duration = {row['ioctl']: row['duration_us'] for row in qemu_7_2['start']}
+    assert duration['VHOST_SCSI_SET_ENDPOINT'] > 10 * qemu_7_2['stop'][0]['duration_us']
+
+
+def test_the_command_prints_the_columns_of_a_trace():
+    command = [sys.executable, '-m', 'sim', 'ioctls', '--scenario', 'stop', '--qemu', '7.2']
+    text = subprocess.run(command, capture_output=True, text=True, check=True)
+    head, first, *_ = text.stdout.splitlines()
+    assert text.stderr == ''
+    assert head == 't_us,tid,ioctl,args,result,duration_us'
+    assert 'VHOST_SCSI_CLEAR_ENDPOINT,wwpn=naa.5001405000000001 tpgt=0,0,' in first
+    data = json.loads(subprocess.run([*command, '--json'], capture_output=True, check=True).stdout)
+    assert data['qemu'] == '7.2'
+    assert [row['ioctl'] for row in data['rows']][1:] == ['VHOST_GET_VRING_BASE'] * 3
+    assert [row['index'] for row in data['rows'][1:]] == [0, 1, 2]
