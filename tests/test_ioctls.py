@@ -4,8 +4,8 @@ import json
 import subprocess
 import sys
 
-import qemu_7_2_ioctls as seen
 import pytest
+import qemu_7_2_ioctls as seen
 
 from sim import costs, machine
 from sim.config import load
