@@ -14,16 +14,14 @@ QEMU's virtio core has them; while vhost runs, their indices are stale, as in li
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from sim import features
 from sim.control import Action
-from sim.layout import AVAIL_IDX, USED_IDX
-from sim.memory import load16
+from sim.layout import USED_IDX
 from sim.vhost_file import VRING_F_LOG, EventFd
 from sim.vhost_ioctl import VhostScsi
 from sim.vm import Vm
-
-u64 = np.uint64
 
 LOG_CHUNK = 4096 * 64  # VHOST_LOG_CHUNK: bytes of guest memory per word of the log
 FEATURE_WORDS = 2  # VIRTIO_FEATURES_NU64S
@@ -188,7 +186,7 @@ class VhostDev:
         if not vq.is_set_up:
             return 0
         found = yield from self._call(self.file.get_vring_base(index))
-        used_idx = int(load16(mem, u64(vq.used) + USED_IDX))
+        used_idx = index_at(mem, vq.used + int(USED_IDX))
         if isinstance(found, dict):
             vq.last_avail_idx = vq.shadow_avail_idx = found['num']
         else:
@@ -286,6 +284,6 @@ class VhostDev:
         return self.fds
 
 
-def read_indices(mem: np.ndarray, vq: VirtQueue) -> tuple[int, int]:
-    """(avail.idx, used.idx) of a split ring as they stand in guest memory."""
-    return int(load16(mem, u64(vq.avail) + AVAIL_IDX)), int(load16(mem, u64(vq.used) + USED_IDX))
+def index_at(mem: npt.NDArray[np.uint8], at: int) -> int:
+    """A le16 of guest memory, as the virtio core reads a ring's index."""
+    return int.from_bytes(mem[at : at + 2].tobytes(), 'little')
