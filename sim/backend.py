@@ -281,7 +281,7 @@ def submit_directly(st, tr, b, course, now):
     lio, x = u64(st[b + B_LIO]), u64(st[b + B_COMMAND])
     st[b + B_COMMAND] = -1
     if target.executed(st, tr, lio, x, course, now):
-        target.issue(st, tr, x, now)
+        target.issue(st, tr, lio, x, now)
     _release_failed(st, tr, lio, now)
 
 

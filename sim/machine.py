@@ -18,10 +18,7 @@ from sim import (
     record,
     recorder,
     rng,
-    se_cmd,
     target,
-    vhost_scsi,
-    vring,
     wbt,
 )
 from sim.config import Config, Target
@@ -30,17 +27,14 @@ from sim.disks import fields as disks
 from sim.disks.build import DiskPlan, has_volatile_cache
 from sim.formats.disks import THROTTLED
 from sim.guest_plan import GuestPlan
+from sim.host_plan import HostPlan, Kworkers, Thread
 from sim.jobs import JobBuilder, JobPlan
-from sim.layout import PAGE_SIZE, REQ_SIZE, VQ_REQUEST_FIRST
-from sim.lio.ports import TARGETS, TargetPlan
+from sim.layout import PAGE_SIZE, VQ_REQUEST_FIRST
+from sim.lio.ports import TargetPlan
 from sim.lio.spec import LunSpec
 from sim.units import ns_to_cycles
 
 Words = npt.NDArray[np.int64]
-
-# Buffers that a command on the host has room for, beyond the pages of the longest request: headers
-# and responses may be cut in pieces.
-SPARE_PIECES = 8
 
 
 @dataclass(kw_only=True)
@@ -56,6 +50,7 @@ class Machine:
     kinds: tuple[int, ...]  # of each slot
     names: tuple[str, ...]
     bases: tuple[int, ...]
+    cores: tuple[str, ...]  # who accesses memory, in the order of the line table
     guest_vqs: tuple[int, ...]  # bases by number of the virtqueue: control, event, requests
     host_vqs: tuple[int, ...]
     drivers: tuple[int, ...]  # the two sides of each ring (sim.vring)
@@ -116,6 +111,17 @@ class _Arena:
         return start
 
 
+WORDS_OF = {
+    agents.VCPU: guest.VCPU_WORDS,
+    agents.KICK: crossing.CROSSING_WORDS,
+    agents.IRQ: crossing.CROSSING_WORDS,
+    agents.WORKER: backend.WORKER_WORDS,
+    agents.LIO_SUBMIT: target.KWORKER_WORDS,
+    agents.DISK: disks.DISK_WORDS,
+    agents.LIO_COMPLETE: target.KWORKER_WORDS,
+}
+
+
 def build(config: Config, costs: Costs, *, record_requests: bool = True) -> Machine:
     """The machine at time zero, endpoint set, no job started."""
     return _Builder(config, costs, record_requests).build()
@@ -131,8 +137,9 @@ class _Builder:
         self.vcpus = config.guest.vcpus
         self.queues = min(config.device.num_queues, self.vcpus)
         self.segments = max(-(-size // PAGE_SIZE) for size in config.longest)
-        self.pieces = self.segments + SPARE_PIECES
         self.depth = max(job.iodepth for job in config.jobs)
+        self.worker_cpus = [0]
+        self.cpus = max(self.worker_cpus) + 1
         self.words = _Arena(agents.WORLD_WORDS)
         self.bytes = _Arena(PAGE_SIZE)
         self.writes: list[tuple[int, int]] = []  # (offset, value) once the arrays exist
@@ -149,58 +156,77 @@ class _Builder:
 
     # ---- the order of this function is the order of slots: at one time agents go in it
 
+    def _slots(self) -> list[tuple[int, str]]:
+        """Kind and name of every agent. Whatever is there more than once in newer configs comes
+        last, so that the slots of older ones stay.
+        """
+        more_workers, more_cpus = range(1, len(self.worker_cpus)), range(1, self.cpus)
+        return [
+            *((agents.VCPU, f'vcpu{i}') for i in range(self.vcpus)),
+            *((agents.KICK, f'kick{i}') for i in range(self.vcpus)),
+            *((agents.IRQ, f'irq{i}') for i in range(self.queues)),
+            (agents.WORKER, 'vhost'),
+            (agents.LIO_SUBMIT, 'lio_submit'),
+            (agents.DISK, 'disk'),
+            (agents.LIO_COMPLETE, 'lio_complete'),
+            *((agents.DISK, f'disk{i}') for i in range(1, len(self.config.disks))),
+            *((agents.WORKER, f'vhost{i}') for i in more_workers),
+            *((agents.LIO_SUBMIT, f'lio_submit{i}') for i in more_cpus),
+            *((agents.LIO_COMPLETE, f'lio_complete{i}') for i in more_cpus),
+        ]
+
     def build(self) -> Machine:
-        kinds = (
-            [agents.VCPU] * self.vcpus
-            + [agents.KICK] * self.vcpus
-            + [agents.IRQ] * self.queues
-            + [agents.WORKER, agents.LIO_SUBMIT, agents.DISK, agents.LIO_COMPLETE]
-            + [agents.DISK] * (len(self.config.disks) - 1)
-        )
-        sizes = {
-            agents.VCPU: guest.VCPU_WORDS,
-            agents.KICK: crossing.CROSSING_WORDS,
-            agents.IRQ: crossing.CROSSING_WORDS,
-            agents.WORKER: backend.WORKER_WORDS,
-            agents.LIO_SUBMIT: target.KWORKER_WORDS,
-            agents.DISK: disks.DISK_WORDS,
-            agents.LIO_COMPLETE: target.KWORKER_WORDS,
-        }
-        bases = [self.words.take(sizes[kind]) for kind in kinds]
-        self.vcpu = bases[: self.vcpus]
-        self.kick = bases[self.vcpus : 2 * self.vcpus]
-        self.irq = bases[2 * self.vcpus : 2 * self.vcpus + self.queues]
-        rest = bases[2 * self.vcpus + self.queues :]
-        self.worker, self.lio_submit, first_disk, self.lio_complete, *others = rest
-        self.disks = [first_disk, *others]
+        slots = self._slots()
+        self.kinds, self.names = zip(*slots, strict=True)
+        self.bases = [self.words.take(WORDS_OF[kind]) for kind in self.kinds]
+        self.vcpu = self._bases_of(agents.VCPU)
+        self.disks = self._bases_of(agents.DISK)
         self.guest = GuestPlan(
             self.config,
             take=self.words.take,
             take_bytes=self.bytes.take,
             put=self.put,
             vcpu=self.vcpu,
-            kick=range(self.vcpus, 2 * self.vcpus),
+            kick=self._slots_of(agents.KICK),
             segments=self.segments,
         )
-        vqs = range(len(self.guest.vqs))
-        self.host_vqs = [self.words.take(backend.HOST_QUEUE_WORDS) for _ in vqs]
-        self.devices = [self.words.take(vring.device_words(self.num)) for _ in vqs]
-        self.vhost = self.words.take(vhost_scsi.DEVICE_WORDS)
-        self._luns()
-        for index in vqs:
-            self._host_queue(index)
+        targets = self._luns()
+        pairs = zip(
+            self._threads(agents.LIO_SUBMIT), self._threads(agents.LIO_COMPLETE), strict=True
+        )
+        self.kworkers = [Kworkers(submit=submit, complete=done) for submit, done in pairs]
+        self.host = HostPlan(
+            self.config,
+            take=self.words.take,
+            put=self.put,
+            workers=self._threads(agents.WORKER),
+            cpus=self.worker_cpus,
+            kworkers=self.kworkers,
+            irq=self._slots_of(agents.IRQ),
+            vqs=self.guest.vqs,
+            targets=targets,
+            segments=self.segments,
+        )
         self._crossings()
-        self._worker()
-        self._target()
+        for index, lun in enumerate(self.config.disks):
+            self._disk(index, lun.disk)
         plans = self._plans()
-        machine = self._assemble(kinds, bases, plans)
+        machine = self._assemble(plans)
         self.guest.init_rings(machine.mem, machine.st)
-        for index in vqs:
-            self._init_device(machine, index)
+        self.host.init_rings(machine.mem, machine.st)
         return machine
 
-    def _assemble(self, kinds: list[int], bases: list[int], plans: list[JobPlan]) -> Machine:
-        slots = len(kinds)
+    def _slots_of(self, kind: int) -> list[int]:
+        return [slot for slot, k in enumerate(self.kinds) if k == kind]
+
+    def _bases_of(self, kind: int) -> list[int]:
+        return [self.bases[slot] for slot in self._slots_of(kind)]
+
+    def _threads(self, kind: int) -> list[Thread]:
+        return [Thread(base=self.bases[slot], slot=slot) for slot in self._slots_of(kind)]
+
+    def _assemble(self, plans: list[JobPlan]) -> Machine:
+        slots = len(self.kinds)
         calendar = agents.calendar_words(slots)
         due = self.words.take(calendar, 8)  # one level of eight entries is one cache line
         kind, base = self.words.take(slots), self.words.take(slots)
@@ -211,8 +237,8 @@ class _Builder:
         for offset, table in self.tables:
             st[offset : offset + table.size] = table
         st[due : due + calendar] = agents.IDLE
-        st[kind : kind + slots] = kinds
-        st[base : base + slots] = bases
+        st[kind : kind + slots] = self.kinds
+        st[base : base + slots] = self.bases
         heads = (
             (agents.H_SLOTS, slots),
             (agents.H_DUE, due),
@@ -227,32 +253,32 @@ class _Builder:
             st[agents.COST_TABLE + index] = getattr(self.costs, cost)
         st[agents.LOG_TABLE : agents.LOG_TABLE + 1025] = rng.log_table()
         mem = np.zeros(-(-self.bytes.used // PAGE_SIZE) * PAGE_SIZE, dtype=np.uint8)
-        cores = self.vcpus + 1
-        watched = self._watched(kinds, bases)
+        cores = [*self.names[: self.vcpus], *self._worker_cores()]
+        watched = self._watched(len(cores))
         margin = 2 * self.depth * self.vcpus + 64
         tr = recorder.new_trace(self._recording(plans, margin + 1, watched))
         first_row = recorder.T_ROWS if self.record_requests else recorder.T_SCRATCH
         st[int(agents.H_ROWS)] = tr[int(first_row)]
         machine = Machine(
             mem=mem,
-            lines=memory.new_lines(mem.size, cores, self.costs.line_prices),
+            lines=memory.new_lines(mem.size, len(cores), self.costs.line_prices),
             st=st,
             tr=tr,
             media=np.zeros(self.target_plan.sectors, dtype=np.int64),
             costs=self.costs,
-            kinds=tuple(kinds),
-            names=self._names(),
-            bases=tuple(bases),
+            kinds=self.kinds,
+            names=self.names,
+            bases=tuple(self.bases),
+            cores=tuple(cores),
             guest_vqs=tuple(self.guest.bases),
-            host_vqs=tuple(self.host_vqs),
+            host_vqs=tuple(self.host.bases),
             drivers=tuple(vq.driver for vq in self.guest.vqs),
-            devices=tuple(self.devices),
-            vhost=self.vhost,
+            devices=tuple(self.host.devices),
+            vhost=self.host.vhost,
             plans=tuple(plans),
             row_margin=margin,
             watched=tuple(watched),
         )
-        st[self.vhost + int(vhost_scsi.S_MEMORY)] = mem.size
         machine._set_high_water()
         return machine
 
@@ -286,17 +312,17 @@ class _Builder:
             watched=list(watched.items()),
         )
 
-    def _watched(self, kinds: list[int], bases: list[int]) -> dict[str, list[int]]:
+    def _watched(self, cores: int) -> dict[str, list[int]]:
         """The counters that intervals are wanted for: places in `st`, or -1 - place in `lines`."""
         groups = {
             'kicks': [base + int(guest.V_KICKS) for base in self.vcpu],
             'interrupts': [base + int(guest.G_HANDLERS) for base in self.guest.requests],
             'transfers': [
                 -1 - int(memory.L_CORES + memory.CORE_WORDS * np.uint64(core) + memory.C_TRANSFERS)
-                for core in range(self.vcpus + 1)
+                for core in range(cores)
             ],
         }
-        for name, kind, base in zip(self._names(), kinds, bases, strict=True):
+        for name, kind, base in zip(self.names, self.kinds, self.bases, strict=True):
             if kind in agents.CPU_KINDS:
                 groups[f'busy.{name}'] = [base + int(agents.A_BUSY)]
             elif kind == agents.DISK:
@@ -304,76 +330,24 @@ class _Builder:
                 groups[f'busy.{name}.serial'] = [base + int(disks.D_SERIAL_BUSY)]
         return groups
 
-    def _names(self) -> tuple[str, ...]:
-        each = [f'vcpu{i}' for i in range(self.vcpus)]
-        each += [f'kick{i}' for i in range(self.vcpus)]
-        each += [f'irq{i}' for i in range(self.queues)]
-        each += ['vhost', 'lio_submit', 'disk', 'lio_complete']
-        return (*each, *(f'disk{i}' for i in range(1, len(self.disks))))
+    def _worker_cores(self) -> list[str]:
+        """The host CPUs of the workers, each under the name of the first worker on it."""
+        workers = self._slots_of(agents.WORKER)
+        return [self.names[workers[self.worker_cpus.index(cpu)]] for cpu in range(self.cpus)]
 
     # ---- the parts
 
-    def _host_queue(self, index: int) -> None:
-        """A virtqueue as the host has it; a request queue has commands and a vector agent."""
-        num, q, request = self.num, self.host_vqs[index], index - VQ_REQUEST_FIRST
-        values = [
-            (backend.Q_DEVICE, self.devices[index]),
-            (backend.Q_INDEX, index),
-            (backend.Q_WORKER, self.worker),
-            (backend.Q_COMPLETIONS, -1),
-            (backend.Q_BUFFERS, self.words.take(8 + 2 * 1024)),
-            (backend.Q_ROW_OF_HEAD, self.guest.vqs[index].rows),
-            (backend.Q_VHOST, self.vhost),
-            (backend.Q_BACKEND, 1),
-            (backend.Q_INFLIGHT, q + int(backend.Q_INFLIGHTS)),
-            (backend.Q_INFLIGHTS, 1),
-        ]
-        if request >= 0:
-            command_words = int(se_cmd.X_DATA) + 2 * self.pieces
-            values += [
-                (backend.Q_IRQ_SLOT, 2 * self.vcpus + request),
-                (backend.Q_COMMANDS, self.words.take(command_words * num)),
-                (backend.Q_COMMAND_WORDS, command_words),
-                (backend.Q_ORDER_LIST, self.words.take(num)),
-                (backend.Q_ORDER_ROOM, num),
-            ]
-        for name, value in values:
-            self.put(q, name, value)
-
-    def _init_device(self, machine: Machine, index: int) -> None:
-        """The device's side of a fresh ring."""
-        vq, v = self.guest.vqs[index], np.uint64(self.devices[index])
-        ring = (vq.desc, vq.avail, vq.used)
-        base = vring.fresh_base(self.features)
-        vring.device_init(
-            machine.mem, machine.st, v, self.num, *ring, self.features, base, vring.KERNEL_VHOST
-        )
-
     def _crossings(self) -> None:
         """Kicks lead to the host's queues, interrupts to the guest's."""
-        table = self._table(self.host_vqs)
-        for vcpu, base in zip(self.vcpu, self.kick, strict=True):
+        table = self._table(self.host.bases)
+        for vcpu, base in zip(self.vcpu, self._bases_of(agents.KICK), strict=True):
             self.put(base, crossing.C_VCPU, vcpu)
             self.put(base, crossing.C_HOST_QUEUES, table)
-        for queue, base in zip(self.guest.requests, self.irq, strict=True):
+        for queue, base in zip(self.guest.requests, self._bases_of(agents.IRQ), strict=True):
             self.put(base, crossing.C_GUEST_QUEUE, queue)
 
-    def _worker(self) -> None:
-        room = 2 * len(self.host_vqs) + backend.FLUSHES_MAX
-        values = (
-            (backend.B_SLOT, 2 * self.vcpus + self.queues),
-            (backend.B_CORE, self.vcpus),
-            (backend.B_WORK_ROOM, room),
-            (backend.B_WORK_LIST, self.words.take(2 * room)),
-            (backend.B_COMMAND, -1),
-            (backend.B_BATCH, -1),
-            (backend.B_LIO, self.lio_submit),
-        )
-        for name, value in values:
-            self.put(self.worker, name, value)
-
-    def _luns(self) -> None:
-        """Targets and LUNs as LIO has them, and the vhost-scsi device in front of them."""
+    def _luns(self) -> int:
+        """Targets and LUNs as LIO has them; returns where their table begins."""
         config = self.config
         luns = [
             LunSpec(
@@ -395,36 +369,13 @@ class _Builder:
         base = self.words.take(self.target_plan.size())
         words = self.target_plan.words(base, bases)
         self.writes += enumerate(words.tolist(), base)
-        values = (
-            (vhost_scsi.S_TARGETS, base),
-            (vhost_scsi.S_NO_TARGETS, self.words.take(TARGETS)),
-            (vhost_scsi.S_HEADER, REQ_SIZE),
-            (vhost_scsi.S_KERNEL, vhost_scsi.KERNEL_NUMBERS[config.host.kernel]),
-            (vhost_scsi.S_ROOM, self.pieces),
-        )
-        for name, value in values:
-            self.put(self.vhost, name, value)
+        return base
 
-    def _target(self) -> None:
-        """LIO's kworkers, and a disk for each LUN."""
-        first = 2 * self.vcpus + self.queues + 1
-        for place, base in ((0, self.lio_submit), (2, self.lio_complete)):
-            self.put(base, target.W_SLOT, first + place)
-            self.put(base, target.W_HEAD, -1)
-        self.put(self.lio_submit, target.W_PEER, self.lio_complete)
-        self.put(self.lio_submit, target.W_FAILED, -1)
-        host = self.config.host
-        self.put(self.lio_submit, target.W_DIRECT, int(host.submit_type == 'direct'))
-        self.put(self.lio_complete, target.W_DIRECT, int(host.complete_type == 'direct'))
-        for index, (base, lun) in enumerate(zip(self.disks, self.config.disks, strict=True)):
-            self.put(base, disks.D_SLOT, first + (1 if index == 0 else 2 + index))
-            self._disk(base, index, lun.disk)
-
-    def _disk(self, base: int, index: int, spec: Target) -> None:
+    def _disk(self, index: int, spec: Target) -> None:
         """The disk of one LUN."""
-        host = self.config.host
-        self.put(base, disks.D_LIO_COMPLETE, self.lio_complete)
-        self.put(base, disks.D_LIO_SUBMIT, self.lio_submit)
+        host, base = self.config.host, self.disks[index]
+        self.put(base, disks.D_SLOT, self._slots_of(agents.DISK)[index])
+        self.put(base, disks.D_LIO_SUBMIT, self.kworkers[0].submit.base)
         plan = DiskPlan(
             self.words.take,
             lambda base, name, value: self.writes.append((base + name, value)),

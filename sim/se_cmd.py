@@ -20,6 +20,7 @@ u64 = np.uint64
     X_SENSE,
     X_RESID,
     X_NEXT,  # link in whatever list holds it, -1 the end
+    X_LIO,  # base of the submission kworker of the CPU that it was submitted on
     X_ISSUED,  # when the medium got it
     X_INFLIGHT,  # which of its queue's two counts it is on, as an offset
     # What LIO makes of the request (sim.lio).
@@ -44,7 +45,7 @@ u64 = np.uint64
     X_PIECES,  # pieces of the response behind the segments; 0: it lies in one, at X_RESPONSE
     X_SEGMENTS,  # how many data segments follow
     X_DATA,  # address and length of each
-) = map(u64, range(33))
+) = map(u64, range(34))
 
 # Data direction: DMA_NONE, DMA_TO_DEVICE, DMA_FROM_DEVICE.
 NO_DATA, TO_DEVICE, FROM_DEVICE = range(3)

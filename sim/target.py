@@ -1,8 +1,8 @@
 """The target: LIO's two work-queue hops and the LUN in front of the medium.
 
-Three agents. `lio_submit` is the kworker of "target_submission" (queue_work by the vhost worker,
-target_queued_submit_work), `disk` is the medium (sim.disks), `lio_complete` the kworker of
-"target_completion".
+Three kinds of agents. `lio_submit` is a kworker of "target_submission" (queue_work by the vhost
+worker, target_queued_submit_work), `disk` is a medium (sim.disks), `lio_complete` a kworker of
+"target_completion". There is a pair of kworkers on each host CPU that a vhost worker runs on.
 
     kworker    sleep -> RUN ... -> sleep       one command per step, first in first out
     lio_submit ... RUN -> BLOCKED -> RUN       asleep in submit_bio(), where WBT throttles (sim.wbt)
@@ -31,12 +31,12 @@ from sim.agents import (
 )
 from sim.disks import medium
 from sim.disks.events import due
-from sim.disks.fields import D_LIO_COMPLETE, D_LIO_SUBMIT, D_WBT
+from sim.disks.fields import D_LIO_SUBMIT, D_WBT
 from sim.jit import kernel
 from sim.lio import sbc
 from sim.lio.command import FAILED, MEDIUM
 from sim.lio.lun import L_DISK
-from sim.se_cmd import X_ISSUED, X_LUN, X_NEXT, X_OP, X_ROW, X_STATUS
+from sim.se_cmd import X_ISSUED, X_LIO, X_LUN, X_NEXT, X_OP, X_ROW, X_STATUS
 
 u64 = np.uint64
 ONE, TWO = u64(1), u64(2)
@@ -125,10 +125,11 @@ def _disk_of(st, x):
 
 
 @kernel
-def issue(st, tr, x, now):
-    """submit_bio(): the medium has the command."""
+def issue(st, tr, w, x, now):
+    """submit_bio(), on the CPU of submission kworker `w`: the medium has the command."""
     tr[u64(st[x + X_ROW]) + record.R_ISSUE] = now + 1
     st[x + X_ISSUED] = now
+    st[x + X_LIO] = np.int64(w)
     medium.accept(st, _disk_of(st, x), x, now)
 
 
@@ -169,7 +170,7 @@ def submit_step(st, tr, w, course, now):
             return wbt.next_look(st, t)
         st[w + A_STATE] = RUN
         st[w + W_WAITING] = 0
-    issue(st, tr, x, now)
+    issue(st, tr, w, x, now)
     return _next(st, w, now, st[K_LIO_SUBMIT])
 
 
@@ -190,7 +191,9 @@ def complete_next(st, w, now):
 
 @kernel
 def disk_step(mem, st, tr, media, disk, now):
-    """One event of the medium; a command that it ends goes to LIO's completion kworker."""
+    """One event of the medium; a command that it ends goes to LIO's completion kworker on
+    the CPU that submitted it.
+    """
     command = medium.step(st, disk, now)
     if command >= 0:
         x = u64(command)
@@ -202,7 +205,8 @@ def disk_step(mem, st, tr, media, disk, now):
         tr[u64(st[x + X_ROW]) + record.R_DONE] = now + 1
         if st[disk + D_WBT]:
             _throttle_done(st, disk, x, now)
-        _complete(st, u64(st[disk + D_LIO_COMPLETE]), x, now, st[x + X_STATUS] == scsi.GOOD)
+        w = u64(st[u64(st[x + X_LIO]) + W_PEER])
+        _complete(st, w, x, now, st[x + X_STATUS] == scsi.GOOD)
     return due(st, disk)
 
 

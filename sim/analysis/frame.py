@@ -146,9 +146,8 @@ def servers_of(machine: Machine, name: str) -> int:
 
 def line_accesses(machine: Machine) -> dict[str, dict[str, int]]:
     """Ring and command lines touched per core: hits, clean copies shared, transfers."""
-    cores = [f'vcpu{i}' for i in range(len(machine.slots_of(agents.VCPU)))] + ['vhost']
     table = {}
-    for core, name in enumerate(cores):
+    for core, name in enumerate(machine.cores):
         base = int(L_CORES) + core * int(CORE_WORDS)
         counts = {'hits': C_HITS, 'shared': C_SHARED, 'transfers': C_TRANSFERS}
         table[name] = {k: int(machine.lines[base + int(c)]) for k, c in counts.items()}

@@ -21,8 +21,7 @@ LANES, SSD, HDD, OUTSIDE = range(4)
     D_HEAP_COUNT,
     D_HEAP,  # table of nodes: a binary heap, see sim.disks.events
     D_ORDER,  # ties in the heap go in order of arrival
-    D_LIO_COMPLETE,  # base of the completion kworker
-    D_LIO_SUBMIT,  # base of the submission kworker
+    D_LIO_SUBMIT,  # base of the submission kworker that D_WBT may hold up
     D_WBT,  # base of the throttle, 0 for none
     D_BLOCKS,  # capacity
     D_HZ,  # cycles per second
@@ -46,8 +45,8 @@ LANES, SSD, HDD, OUTSIDE = range(4)
     D_PART,  # base of what only its kind has
     D_NETWORK,  # base, 0 for none
     D_FAULTS,  # base, 0 for none
-) = map(u64, range(A_FIELDS, A_FIELDS + 31))
-DISK_WORDS = A_FIELDS + 31
+) = map(u64, range(A_FIELDS, A_FIELDS + 30))
+DISK_WORDS = A_FIELDS + 30
 
 # A service: a random time (sim.disks.service).
 (

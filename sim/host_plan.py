@@ -1,0 +1,162 @@
+"""From a config to the host's words: vhost-scsi device, virtqueues, workers, LIO's kworkers.
+
+Each vhost worker has a host CPU, its own or one that it shares. LIO queues work on the CPU where
+the vhost worker ran, and completes on the CPU that submitted: each of these CPUs has a pair of
+kworkers.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sim import backend, se_cmd, target, vhost_scsi, vring
+from sim.config import Config
+from sim.guest_plan import Vq
+from sim.layout import REQ_SIZE, VQ_REQUEST_FIRST
+from sim.lio.ports import TARGETS
+
+# Buffers that a command on the host has room for, beyond the pages of the longest request: headers
+# and responses may be cut in pieces.
+SPARE_PIECES = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thread:
+    """An agent that is a kernel thread: where its stretch begins, its slot."""
+
+    base: int
+    slot: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kworkers:
+    """LIO's two threads on one host CPU."""
+
+    submit: Thread
+    complete: Thread
+
+
+class HostPlan:
+    """Lays out the host side of a config.
+
+    `take` hands out words of the agents' state, `put` says what a word shall hold. `workers` are
+    the vhost workers, `cpus` the number of each one's host CPU, `kworkers` LIO's threads by that
+    number, `irq` the slots of the request queues' vectors, `vqs` the guest's side of each
+    virtqueue. `targets` is where the table of targets begins, `segments` the length of the longest
+    request in pages.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        take: Callable[..., int],
+        put: Callable[[int, np.uint64, int], None],
+        workers: Sequence[Thread],
+        cpus: Sequence[int],
+        kworkers: Sequence[Kworkers],
+        irq: Sequence[int],
+        vqs: Sequence[Vq],
+        targets: int,
+        segments: int,
+    ) -> None:
+        self.config = config
+        self.take = take
+        self.put = put
+        self.num = config.device.virtqueue_size
+        self.pieces = segments + SPARE_PIECES
+        self.workers = workers
+        self.irq = irq
+        self.vqs = vqs
+        self.bases = [take(backend.HOST_QUEUE_WORDS) for _ in vqs]
+        self.devices = [take(vring.device_words(self.num)) for _ in vqs]
+        self.vhost = take(vhost_scsi.DEVICE_WORDS)
+        self._device(targets)
+        for vq in vqs:
+            self._vq(vq, workers[0].base)
+        for worker, cpu in zip(workers, cpus, strict=True):
+            self._worker(worker, config.guest.vcpus + cpu, kworkers[cpu])
+        for pair in kworkers:
+            self._kworkers(pair)
+
+    def init_rings(self, mem: npt.NDArray[np.uint8], st: npt.NDArray[np.int64]) -> None:
+        """The device's side of fresh rings, once the arrays exist."""
+        features = self.config.agreed.acked
+        base = vring.fresh_base(features)
+        st[self.vhost + int(vhost_scsi.S_MEMORY)] = mem.size
+        for vq, device in zip(self.vqs, self.devices, strict=True):
+            v, ring = np.uint64(device), (vq.desc, vq.avail, vq.used)
+            vring.device_init(mem, st, v, self.num, *ring, features, base, vring.KERNEL_VHOST)
+
+    # ---- the parts
+
+    def _put_all(self, base: int, values: Mapping[np.uint64, int]) -> None:
+        for name, value in values.items():
+            self.put(base, name, value)
+
+    def _device(self, targets: int) -> None:
+        """The vhost-scsi device (struct vhost_scsi)."""
+        kernel = vhost_scsi.KERNEL_NUMBERS[self.config.host.kernel]
+        self._put_all(self.vhost, {
+            vhost_scsi.S_TARGETS: targets,
+            vhost_scsi.S_NO_TARGETS: self.take(TARGETS),
+            vhost_scsi.S_HEADER: REQ_SIZE,
+            vhost_scsi.S_KERNEL: kernel,
+            vhost_scsi.S_ROOM: self.pieces,
+        })  # fmt: skip
+
+    def _vq(self, vq: Vq, worker: int) -> None:
+        """A virtqueue as the host has it; a request queue has commands and a vector agent."""
+        q, request = self.bases[vq.index], vq.index - VQ_REQUEST_FIRST
+        self._put_all(q, {
+            backend.Q_DEVICE: self.devices[vq.index],
+            backend.Q_INDEX: vq.index,
+            backend.Q_WORKER: worker,
+            backend.Q_COMPLETIONS: -1,
+            backend.Q_BUFFERS: self.take(8 + 2 * 1024),
+            backend.Q_ROW_OF_HEAD: vq.rows,
+            backend.Q_VHOST: self.vhost,
+            backend.Q_BACKEND: 1,
+            backend.Q_INFLIGHT: q + int(backend.Q_INFLIGHTS),
+            backend.Q_INFLIGHTS: 1,
+        })  # fmt: skip
+        if request >= 0:
+            words = int(se_cmd.X_DATA) + 2 * self.pieces
+            self._put_all(q, {
+                backend.Q_IRQ_SLOT: self.irq[request],
+                backend.Q_COMMANDS: self.take(words * self.num),
+                backend.Q_COMMAND_WORDS: words,
+                backend.Q_ORDER_LIST: self.take(self.num),
+                backend.Q_ORDER_ROOM: self.num,
+            })  # fmt: skip
+
+    def _worker(self, worker: Thread, core: int, kworkers: Kworkers) -> None:
+        """A vhost worker, which may have to hold the works of every queue."""
+        room = 2 * len(self.bases) + backend.FLUSHES_MAX
+        self._put_all(worker.base, {
+            backend.B_SLOT: worker.slot,
+            backend.B_CORE: core,
+            backend.B_WORK_ROOM: room,
+            backend.B_WORK_LIST: self.take(2 * room),
+            backend.B_COMMAND: -1,
+            backend.B_BATCH: -1,
+            backend.B_LIO: kworkers.submit.base,
+        })  # fmt: skip
+
+    def _kworkers(self, pair: Kworkers) -> None:
+        """LIO's threads on one CPU."""
+        host, submit, complete = self.config.host, pair.submit, pair.complete
+        self._put_all(submit.base, {
+            target.W_SLOT: submit.slot,
+            target.W_HEAD: -1,
+            target.W_PEER: complete.base,
+            target.W_FAILED: -1,
+            target.W_DIRECT: int(host.submit_type == 'direct'),
+        })  # fmt: skip
+        self._put_all(complete.base, {
+            target.W_SLOT: complete.slot,
+            target.W_HEAD: -1,
+            target.W_DIRECT: int(host.complete_type == 'direct'),
+        })  # fmt: skip
