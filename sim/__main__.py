@@ -12,7 +12,7 @@ from typing import Any
 
 from sim import __version__
 from sim.errors import ConfigError
-from sim.options import add_config, add_ioctls, add_pool, add_sweep, config_sources
+from sim.options import add_config, add_ioctls, add_pool, add_stop, add_sweep, config_sources
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -146,6 +146,15 @@ def _parser() -> argparse.ArgumentParser:
         help='a SCSI command as bytes: request, response, what they mean',
     )
     scsi.set_defaults(command=_scsi)
+    stop = commands.add_parser(
+        'stop',
+        help='stop the VM in the middle of a run, and let it go on',
+        description='Simulate one config, stop the VM at TIME as QEMU does (the vCPUs pause, vhost '
+        'drains, the device stops) and let it go on. Exit code 1 if a requirement is violated, 2 '
+        'if the run is over by then.',
+    )
+    add_stop(stop)
+    stop.set_defaults(command=_stop)
     ioctls = commands.add_parser(
         'ioctls',
         help="the ioctls of QEMU's vhost-scsi, by version",
@@ -356,6 +365,16 @@ def _scsi(options: argparse.Namespace) -> int:
     text, data = serve(options.rest)
     print(text if data is None else json.dumps(data))
     return 0
+
+
+def _stop(options: argparse.Namespace) -> int:
+    from sim.stop_command import main as stop
+
+    text, report = stop(options)
+    print(json.dumps(report) if options.json else text)
+    for broken in report['violations']:
+        print(f'violation: {broken}', file=sys.stderr)
+    return 1 if report['violations'] else 0
 
 
 def _ioctls(options: argparse.Namespace) -> int:

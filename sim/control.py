@@ -31,7 +31,6 @@ class Call:
 class PhaseClock:
     """Charges time to one phase at a time, so that phases add up and nothing counts twice."""
 
-    names: tuple[str, ...]
     spent: dict[str, int] = field(default_factory=dict)
     phase: str | None = None
     since: int = 0
@@ -59,7 +58,7 @@ class Control:
         self.instant = costs is None
         self.costs = costs or NOTHING
         self.calls: list[Call] = []
-        self.clock = PhaseClock(())
+        self.clock = PhaseClock()
         self._waiting: dict[int, simpy.Event] = {}
         engine.listeners.append(self._told)
 
@@ -88,3 +87,7 @@ class Control:
     def enter(self, phase: str | None) -> str | None:
         """Charge to another phase from here on; the one before is given back."""
         return self.clock.enter(phase, self.now)
+
+    def enter_within(self, phase: str | None) -> str | None:
+        """The same, where phases are charged at all at the moment."""
+        return self.enter(phase) if self.clock.phase is not None else None

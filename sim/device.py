@@ -216,10 +216,9 @@ class VHostSCSI(VHostSCSICommon):
         if answer < 0:
             return answer
         control = self.vm.control
-        before = control.enter('endpoint') if control.clock.phase else None
+        before = control.enter_within('endpoint')
         answer = yield from self.dev.file.set_endpoint(str(self.parent_obj.conf.wwpn))
-        if before:
-            control.enter(before)
+        control.enter_within(before)
         if answer < 0:
             yield from self.stop()
         return answer
@@ -227,13 +226,11 @@ class VHostSCSI(VHostSCSICommon):
     def vhost_scsi_stop(self) -> Action:
         """vhost_scsi_stop(): CLEAR_ENDPOINT, whatever it answers, then the rest."""
         control = self.vm.control
-        before = control.enter('endpoint') if control.clock.phase else None
+        before = control.enter_within('endpoint')
         yield from self.dev.file.clear_endpoint(str(self.parent_obj.conf.wwpn))
-        if before:
-            control.enter('ring_base')
+        control.enter_within('ring_base')
         yield from self.stop()
-        if before:
-            control.enter(before)
+        control.enter_within(before)
 
     def guest_writes_rings(self, rings: list[tuple[int, int, int, int]]) -> None:
         """The guest's driver sets its queues up: (num, desc, avail, used) of each it uses."""

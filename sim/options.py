@@ -68,3 +68,19 @@ def add_ioctls(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add_versions(parser)
     parser.add_argument('--json', action='store_true', help='print one JSON object, nothing else')
+
+
+def add_stop(parser: argparse.ArgumentParser) -> None:
+    """sim stop."""
+    add_config(parser)
+    parser.add_argument('--at', metavar='TIME', required=True, help='when, such as 20ms')
+    parser.add_argument(
+        '--gap', metavar='TIME', default='0us',
+        help="between the vCPUs' standstill and CLEAR_ENDPOINT (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        '--hold', metavar='TIME', default='0us',
+        help='for how long the VM stays stopped (default: %(default)s)',
+    )  # fmt: skip
+    add_versions(parser)
+    parser.add_argument('--json', action='store_true', help='print one JSON object, nothing else')

@@ -4,6 +4,7 @@ import hashlib
 import json
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -93,22 +94,26 @@ def run(
     check: bool = True,
     record_requests: bool = True,
     costs_override: costs.Costs | None = None,
+    attend: 'Callable[[Engine, Phases], None] | None' = None,
     **sections: Any,
 ) -> Result:
     """Simulate one config; keyword arguments are sections, as in sim.config.load().
 
     `costs_override` replaces the derived cost table (for scaling experiments). `check=False` and
     `record_requests=False` leave out the checkers and the trace; neither changes what happens.
+    `attend` is called before the run begins, with its engine and its phases: to add control.
     """
     config = config or load(**sections)
     began = time.perf_counter()
     table = costs_override or costs.of_config(config)
     world = machine.build(config, table, record_requests=record_requests)
     engine = ENGINES[config.run.engine](world)
-    Phases(engine, config)
+    phases = Phases(engine, config)
     for slot, lun in zip(world.slots_of(agents.DISK), config.disks, strict=True):
         if lun.disk.component is not None:
             component.attach(engine, lun.disk.component, config.host.cpu_hz, slot)
+    if attend is not None:
+        attend(engine, phases)
     engine.run()
     wall_seconds = time.perf_counter() - began
     measured, requests = measure.of_run(world, config)
@@ -165,6 +170,11 @@ class Phases:
         if self.phase < self.count:
             self.left = self.engine.machine.start_phase(self.phase, int(self.engine.env.now))
             self.engine.wake_agents()
+
+    @property
+    def over(self) -> bool:
+        """Are all jobs of all phases done?"""
+        return self.phase >= self.count
 
     def notice(self, bits: int) -> None:
         """A job is done: count, and go on when it was the last of its phase."""

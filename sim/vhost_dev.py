@@ -145,10 +145,9 @@ class VhostDev:
         control, answer = self.vm.control, 0
         for index in range(self.nvqs):
             answer |= yield from self._stop_queue(index)
-        before = control.enter('log_sync') if control.clock.phase else None
+        before = control.enter_within('log_sync')
         yield from self._put_log(sync=True)
-        if before:
-            control.enter(before)
+        control.enter_within(before)
         self.started = False
         return answer
 

@@ -204,7 +204,6 @@ class VhostFile:
 
         There is no timeout.
         """
-        phase = self.control.enter('drain') if self.control.clock.phase else None
         st, old = self.st, {}
 
         def turn_over(index: int) -> None:
@@ -227,5 +226,3 @@ class VhostFile:
                 yield self.control.notice(agents.N_INFLIGHT)
             if waited:
                 yield from self.control.pay(self.control.costs.flush_wakeup)
-        if phase:
-            self.control.enter(phase)

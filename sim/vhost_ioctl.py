@@ -117,15 +117,21 @@ class VhostScsi(VhostRings):
             self.st[self._queues()[index] + int(backend.Q_BACKEND)] = 0
 
         yield from self._each_vq(costs.vq_step, detach)
-        yield from self.flush()
+        yield from self._drain()
         for vq in self.vqs[VQ_REQUEST_FIRST:]:
             if vq.is_set_up:
                 yield from self.control.pay(costs.tag_map + vq.num * costs.command_free)
         if not early:
             yield from self._let_go()
-        yield from self.flush()
+        yield from self._drain()
         self.endpoint = ()
         return 0
+
+    def _drain(self) -> Action:
+        """The flushes of CLEAR_ENDPOINT, charged to a phase of their own."""
+        before = self.control.enter_within('drain')
+        yield from self.flush()
+        self.control.enter_within(before)
 
     def _let_go(self) -> Action:
         """The targets go: table entries, counts, configfs dependencies."""

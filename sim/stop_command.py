@@ -1,0 +1,54 @@
+"""sim stop: stop the VM in the middle of a run, let it go on, and say what became of the I/O."""
+
+import argparse
+from typing import Any
+
+from sim.config import load
+from sim.errors import ConfigError
+from sim.options import config_sources, version_sets
+from sim.stopping import StopPlan, stop
+from sim.units import parse_time_ns
+
+
+def main(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """(text, data) of the stop that the options ask for. Errors: ConfigError."""
+    config = load(**config_sources(options), sets=[*options.sets, *version_sets(options)])
+    plan = StopPlan(
+        at=_time('--at', options.at),
+        gap=_time('--gap', options.gap),
+        hold=_time('--hold', options.hold),
+    )
+    report = stop(config, plan)
+    return as_text(report), report
+
+
+def _time(name: str, text: str) -> int:
+    try:
+        return parse_time_ns(text)
+    except ValueError as error:
+        raise ConfigError(f'{name} {text}: {error}') from None
+
+
+def as_text(report: dict[str, Any]) -> str:
+    """What a person wants to see."""
+
+    def us(ns: int | None) -> str:
+        return '-' if ns is None else f'{ns / 1e3:.1f}'
+
+    phases = '  '.join(f'{name} {us(ns)}' for name, ns in report['phases_ns'].items())
+    queues = '  '.join(f'{q}: {us(ns)}' for q, ns in report['blackout_ns']['queues'].items())
+    answers = ', '.join(f'{n} with {code}' for code, n in report['responses'].items()) or 'none'
+    return '\n'.join(
+        [
+            f'stop at {us(report["at_ns"])} µs: {report["outcome"]}',
+            f'at the stop      {report["in_flight_at_stop"]} in flight, '
+            f'{report["unfetched_at_stop"]} in the ring and not fetched',
+            f'answered         {answers}',
+            f'CLEAR_ENDPOINT   {us(report["clear_endpoint_ns"])} µs',
+            f'downtime         {us(report["downtime_ns"])} µs',
+            f'phases           {phases}  (µs)',
+            f'blackout         {us(report["blackout_ns"]["largest"])} µs  (queues: {queues})',
+            f'first completion {us(report["first_completion_ns"])} µs after the vCPUs went on',
+            f'slow requests    {report["above_1s"]} above 1 s, {report["above_30s"]} above 30 s',
+        ]
+    )

@@ -1,0 +1,273 @@
+"""A VM that is stopped and goes on: the process, and what becomes of the guest's requests.
+
+The process is QEMU's vm_stop() followed by vm_start(), with the device's stop and start inside:
+
+    pause_all_vcpus, vm_state_notify | the gap | CLEAR_ENDPOINT with its drain, GET_VRING_BASE,
+    notifiers, bdrv_flush_all | (the hold) | vm_state_notify, the device's start | resume_all_vcpus
+
+Everything from the pause of the vCPUs to their resumption is charged to exactly one phase of PHASES
+(`stopped` is the hold). Checkers watch, and steer nothing: requirements 2.1 (the backend's state is
+synced into the device), 2.2 (no further I/O to the target), 2.3 (guest memory is left alone) and 3
+(requests in flight are completed), as the change that made vhost-scsi migratable stated them.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sim import backend, record, vring
+from sim.analysis import frame
+from sim.config import Config
+from sim.control import Action
+from sim.engine import Engine
+from sim.errors import ConfigError
+from sim.layout import PAGE_SIZE, USED_IDX, VQ_REQUEST_FIRST
+from sim.power import Host, switch_on
+from sim.run import Phases, Result, run
+from sim.units import cycles_to_ns, format_time, ns_to_cycles
+from sim.vhost_dev import index_at
+from sim.vm import VmExitError
+
+PHASES = (
+    'vcpu_pause', 'drain', 'log_sync', 'ring_base', 'device_start', 'endpoint', 'vcpu_resume',
+)  # fmt: skip
+COLUMN = {name: index for index, name in enumerate(record.COLUMNS)}
+RESPONSES = {'ok': '0', 'check_condition': '0', 'bad_target': '3'}  # virtio_scsi response codes
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopPlan:
+    """When and how. Times in ns: `gap` lies between the vCPUs' standstill and CLEAR_ENDPOINT,
+    `hold` between the end of the stop and `cont`.
+    """
+
+    at: int
+    gap: int = 0
+    hold: int = 0
+
+
+@dataclass
+class Stopping:
+    """One stop of one run: `attend` puts it into the run, `report` says what came of it."""
+
+    config: Config
+    plan: StopPlan
+    host: Host | None = None
+    outcome: str = 'not stopped'
+    violations: list[str] = field(default_factory=list)
+    paused_at: int = 0
+    resumed_at: int | None = None
+    in_flight: int = 0
+    unfetched: int = 0
+    open_serials: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def attend(self, engine: Engine, phases: Phases) -> None:
+        """Switch the device on and schedule the stop."""
+        self.host = switch_on(engine, self.config)
+        engine.env.process(self._guarded(self.host, phases))
+
+    # ---- the process
+
+    def _guarded(self, host: Host, phases: Phases) -> Action:
+        hz = self.config.host.cpu_hz
+        yield host.control.env.timeout(int(ns_to_cycles(self.plan.at, hz)))
+        if phases.over:
+            raise ConfigError(
+                f'--at {format_time(self.plan.at)}: the run is over by then; stop earlier, or give '
+                'it more to do (workload.number_ios, workload.runtime)'
+            )
+        self.outcome = 'stuck'
+        try:
+            yield from self._stop_and_cont(host)
+        except VmExitError as end:
+            self.outcome = f'QEMU exits: {end}'
+
+    def _stop_and_cont(self, host: Host) -> Action:
+        control, vm, device = host.control, host.vm, host.device
+        hz, costs = self.config.host.cpu_hz, control.costs
+        self.paused_at = control.now
+        control.enter('vcpu_pause')
+        yield from vm.pause_all_vcpus()
+        yield from control.pay(costs.vm_state_notify)
+        yield from control.pay(int(ns_to_cycles(self.plan.gap, hz)))
+        vm.running = False
+        self._look(host)
+        yield from device.set_status(device.parent_obj.status)
+        control.enter('ring_base')
+        yield from control.pay(costs.bdrv_flush)
+        before = self._stopped(host)
+        control.enter('stopped')
+        yield from control.pay(int(ns_to_cycles(self.plan.hold, hz)))
+        control.enter('device_start')
+        yield from control.pay(costs.vm_state_notify)
+        self._still_stopped(host, before)
+        vm.running = True
+        yield from device.set_status(device.parent_obj.status)
+        control.enter('vcpu_resume')
+        yield from vm.resume_all_vcpus()
+        control.enter(None)
+        self.resumed_at = control.now
+        self.outcome = 'ok'
+
+    # ---- what checkers see
+
+    def _look(self, host: Host) -> None:
+        """What is where when CLEAR_ENDPOINT is about to be called."""
+        machine = host.control.machine
+        rows = frame.trace_rows(machine)
+        published = (rows[:, COLUMN['t_avail']] > 0) & (rows[:, COLUMN['t_complete']] == 0)
+        self.open_serials = rows[published, COLUMN['serial']].copy()
+        self.unfetched = int((published & (rows[:, COLUMN['t_fetch']] == 0)).sum())
+        self.in_flight = _in_flight(host)
+
+    def _stopped(self, host: Host) -> list[bytes]:
+        """The VM is stopped: requirements 2.1 and 3; returns what guest memory holds."""
+        machine, st = host.control.machine, host.control.machine.st
+        left = _in_flight(host)
+        if left:
+            self.violations.append(
+                f'requirement 3: {left} requests are still in flight once the VM is stopped'
+            )
+        for index, vq in enumerate(host.device.parent_obj.vqs):
+            if not vq.is_set_up or index >= len(machine.devices):
+                continue
+            v = machine.devices[index]
+            if int(st[v + int(vring.V_PACKED)]):
+                continue
+            there = int(st[v + int(vring.V_LAST_AVAIL)])
+            used = index_at(machine.mem, vq.used + int(USED_IDX))
+            if vq.last_avail_idx != there or vq.used_idx != used:
+                self.violations.append(
+                    f'requirement 2.1: queue {index}: the device has last_avail_idx '
+                    f'{vq.last_avail_idx} and used_idx {vq.used_idx}, the backend {there} and '
+                    f'{used}'
+                )
+            elif index >= VQ_REQUEST_FIRST and not left and there != used:
+                leaked = there - used & 0xFFFF
+                self.violations.append(
+                    f'requirement 3: queue {index}: {leaked} requests were fetched and never '
+                    'answered'
+                )
+        return _pages(machine.mem)
+
+    def _still_stopped(self, host: Host, before: list[bytes]) -> None:
+        """The VM is about to go on: requirements 2.2 and 2.3 over the time that it stood."""
+        machine = host.control.machine
+        changed = [
+            page
+            for page, (a, b) in enumerate(zip(before, _pages(machine.mem), strict=True))
+            if a != b
+        ]
+        if changed:
+            self.violations.append(
+                f'requirement 2.3: guest page {changed[0]:#x} (and {len(changed) - 1} more) '
+                'changed while the VM was stopped'
+            )
+        busy = _in_flight(host)
+        if busy:
+            self.violations.append(
+                f'requirement 2.2: {busy} requests were at the target while the VM was stopped'
+            )
+
+    # ---- the report
+
+    def report(self, result: Result) -> dict[str, Any]:
+        """What `sim stop` prints: see docs/reference/command-line.md."""
+        host, hz = self.host, self.config.host.cpu_hz
+        assert host is not None
+        machine, control = host.control.machine, host.control
+
+        def ns(cycles: int | None) -> int | None:
+            return None if cycles is None else int(cycles_to_ns(cycles, hz))
+
+        spent = control.clock.spent
+        names = [*PHASES, *(['stopped'] if self.plan.hold else [])]
+        cleared = [c.duration for c in control.calls if c.name == 'VHOST_SCSI_CLEAR_ENDPOINT']
+        rows = frame.trace_rows(machine)
+        outcome = self.outcome
+        down = None if self.resumed_at is None else self.resumed_at - self.paused_at
+        complete = rows[:, COLUMN['t_complete']]
+        if outcome == 'ok' and (complete == 0).any():
+            outcome = 'hung'
+        latency = (complete - rows[:, COLUMN['t_arrive']])[complete > 0]
+        after = complete[complete > (self.resumed_at or 0)]
+        first = (
+            None if self.resumed_at is None or not after.size else after.min() - 1 - self.resumed_at
+        )
+        return {
+            'id': result.report['id'],
+            'digest': result.report['digest'],
+            'at_ns': self.plan.at,
+            'outcome': outcome,
+            'clear_endpoint_ns': ns(cleared[-1]) if cleared else None,
+            'phases_ns': {name: ns(spent.get(name, 0)) for name in names},
+            'downtime_ns': ns(down),
+            'blackout_ns': self._blackout(rows, hz),
+            'first_completion_ns': ns(first),
+            'in_flight_at_stop': self.in_flight,
+            'unfetched_at_stop': self.unfetched,
+            'responses': self._responses(rows),
+            'above_1s': int((latency > hz).sum()),
+            'above_30s': int((latency > 30 * hz).sum()),
+            'violations': self.violations + result.violations,
+            'config': self.config.effective(),
+        }  # fmt: skip
+
+    def _blackout(self, rows: npt.NDArray[np.int64], hz: int) -> dict[str, Any]:
+        """Per queue the longest gap between two completions that ends after the pause began.
+
+        None: nothing of that queue completed any more.
+        """
+        queues: dict[str, int | None] = {}
+        for queue in np.unique(rows[:, COLUMN['queue']]):
+            mine = rows[rows[:, COLUMN['queue']] == queue]
+            times = np.sort(mine[mine[:, COLUMN['t_complete']] > 0, COLUMN['t_complete']] - 1)
+            ends = np.concatenate([[0], times])
+            gaps = np.diff(ends)[times > self.paused_at]
+            longest = int(cycles_to_ns(int(gaps.max()), hz)) if gaps.size else None
+            queues[str(int(queue))] = longest
+        known = [gap for gap in queues.values() if gap is not None]
+        return {'largest': max(known, default=None), 'queues': queues}
+
+    def _responses(self, rows: npt.NDArray[np.int64]) -> dict[str, int]:
+        """Of the requests that were with the device at the stop, how they were answered."""
+        mine = rows[np.isin(rows[:, COLUMN['serial']], self.open_serials)]
+        names = [record.OUTCOMES[outcome] for outcome in mine[:, COLUMN['outcome']]]
+        found: dict[str, int] = {}
+        for name in names:
+            code = RESPONSES.get(name, 'none')
+            found[code] = found.get(code, 0) + 1
+        return dict(sorted(found.items()))
+
+
+def _in_flight(host: Host) -> int:
+    """Commands that the backend has fetched and not answered."""
+    st = host.control.machine.st
+    total = 0
+    for q in host.control.machine.host_vqs:
+        current, first = int(st[q + int(backend.Q_INFLIGHT)]), q + int(backend.Q_INFLIGHTS)
+        for count in (first, first + 1):
+            total += int(st[count]) - (1 if count == current else 0)
+    return total
+
+
+def _pages(mem: npt.NDArray[np.uint8]) -> list[bytes]:
+    """A hash of each page of guest memory."""
+    view = memoryview(mem.data)
+    return [
+        hashlib.blake2b(view[at : at + PAGE_SIZE], digest_size=8).digest()
+        for at in range(0, mem.size, PAGE_SIZE)
+    ]
+
+
+def stop(config: Config, plan: StopPlan) -> dict[str, Any]:
+    """Run a config with a stop in it. Errors: ConfigError, also where the run is over by then."""
+    if config.run.record != 'full':
+        raise ConfigError(
+            f'run.record={config.run.record}: a stop looks at every request; use run.record=full'
+        )
+    stopping = Stopping(config, plan)
+    return stopping.report(run(config, attend=stopping.attend))
