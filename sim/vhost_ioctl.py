@@ -54,7 +54,7 @@ class VhostScsi(VhostRings):
 
     def _set_endpoint(self, wwpn: str) -> Action:
         costs, lio = self.control.costs, self.lio
-        yield from self._each_vq(costs.vq_access)
+        yield from self.control.pay(len(self.vqs) * costs.vq_access)  # no mutex is taken
         if not self._rings_sound():
             return EFAULT
         if self.endpoint:
@@ -102,7 +102,7 @@ class VhostScsi(VhostRings):
 
     def _clear_endpoint(self, wwpn: str) -> Action:
         costs = self.control.costs
-        yield from self._each_vq(costs.vq_access)
+        yield from self.control.pay(len(self.vqs) * costs.vq_access)  # no mutex is taken
         if not self._rings_sound():
             return EFAULT
         if not self.endpoint:

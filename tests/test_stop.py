@@ -1,0 +1,331 @@
+"""A VM that stops and goes on: how long the drain takes, what happens to every request, and why."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from sim import agents, backend, costs, machine, record, vring
+from sim.analysis import frame
+from sim.config import load
+from sim.engine import ENGINES
+from sim.errors import ConfigError
+from sim.layout import USED_IDX
+from sim.power import switch_on
+from sim.run import Phases
+from sim.stopping import PHASES, StopPlan, stop
+from sim.vhost_dev import index_at
+
+MS = 1_000_000
+COLUMN = {name: index for index, name in enumerate(record.COLUMNS)}
+DISK_100MS = {'kind': 'lanes', 'service': '100ms', 'distribution': 'constant', 'lanes': 64}
+SLOW_WORKER = {'vhost.worker_pop_share': '20us'}  # as under emulation: fetching takes its time
+
+
+def config(depth=16, *, target=DISK_100MS, ios=None, **sections):
+    workload = {'iodepth': depth, 'number_ios': ios or 3 * depth}
+    workload |= sections.pop('workload', {})
+    return load(workload=workload, target=target, **sections)
+
+
+def drained(depth, **sections):
+    return stop(config(depth, **sections), StopPlan(at=20 * MS))
+
+
+# ----------------------------------------------------------------------------------------- physics
+
+
+@pytest.fixture(scope='module')
+def depths():
+    return {depth: drained(depth) for depth in (1, 4, 16, 64)}
+
+
+def test_a_parallel_disk_drains_in_its_residual_service_time_whatever_the_depth(depths):
+    taken = {depth: report['clear_endpoint_ns'] for depth, report in depths.items()}
+    floor = stop(config(1, ios=400, target={'kind': 'null'}), StopPlan(at=200_000))
+    for depth, report in depths.items():
+        assert report['in_flight_at_stop'] == depth
+        # the vCPUs take 30 us to stand still; the last request is with the disk 200 us later
+        most = 80 * MS + floor['clear_endpoint_ns'] + 200_000
+        assert 80 * MS - 30_000 <= taken[depth] < most
+    assert max(taken.values()) - min(taken.values()) < 300_000
+    assert floor['clear_endpoint_ns'] < 1 * MS
+
+
+def test_a_serial_disk_drains_one_after_the_other():
+    disk = {'kind': 'lanes', 'service': '10ms', 'distribution': 'constant', 'lanes': 1}
+    taken = [drained(depth, target=disk)['clear_endpoint_ns'] for depth in (4, 8, 16)]
+    assert np.diff(taken) == pytest.approx([40 * MS, 80 * MS], abs=MS)
+
+
+def test_write_back_throttling_serialises_the_drain_on_a_kernel_that_has_it():
+    writes = {'rw': 'randwrite'}
+    free = drained(64, workload=writes)
+    held = drained(64, workload=writes, host={'kernel': '6.1'})
+    off = drained(64, workload=writes, host={'kernel': '6.1'}, target={**DISK_100MS, 'wbt_lat': 0})
+    assert free['clear_endpoint_ns'] < 81 * MS
+    assert off['clear_endpoint_ns'] < 81 * MS
+    assert held['clear_endpoint_ns'] > 150 * MS
+
+
+def test_phases_add_up_to_the_downtime(depths):
+    for report in depths.values():
+        assert set(report['phases_ns']) == set(PHASES)
+        assert sum(report['phases_ns'].values()) == pytest.approx(report['downtime_ns'], abs=10)
+        assert report['phases_ns']['drain'] == pytest.approx(report['clear_endpoint_ns'], rel=0.01)
+        assert report['blackout_ns']['largest'] >= report['downtime_ns']
+
+
+def test_the_gap_is_part_of_the_pause_and_hides_the_drain_behind_it():
+    with_gap = stop(config(4), StopPlan(at=20 * MS, gap=1 * MS))
+    without = stop(config(4), StopPlan(at=20 * MS))
+    longer = with_gap['phases_ns']['vcpu_pause'] - without['phases_ns']['vcpu_pause']
+    assert longer == pytest.approx(1 * MS, abs=10)
+    shorter = without['clear_endpoint_ns'] - with_gap['clear_endpoint_ns']
+    assert shorter == pytest.approx(1 * MS, abs=1000)
+
+
+def test_everything_is_answered_and_the_run_goes_on_to_its_end(depths):
+    for depth, report in depths.items():
+        assert report['outcome'] == 'ok'
+        assert report['violations'] == []
+        assert report['responses'] == {'0': depth}
+        assert report['first_completion_ns'] < 20_000
+
+
+# ----------------------------------------------------------------------- what 6.1 does differently
+
+
+def race(kernel, at):
+    """Eighty requests, published together just before the stop, and a worker in no hurry."""
+    workload = {'iodepth': 80, 'iodepth_batch_submit': 80, 'number_ios': 80}
+    sections = {'host': {'kernel': kernel}, 'costs': {f'{k}': v for k, v in SLOW_WORKER.items()}}
+    return stop(config(80, ios=80, workload=workload, **sections), StopPlan(at=at))
+
+
+@pytest.mark.parametrize('at', [300_000, 600_000])
+def test_linux_6_1_fails_what_it_has_not_fetched_and_6_12_does_not(at):
+    old, new = race('6.1', at), race('6.12', at)
+    assert old['unfetched_at_stop'] == new['unfetched_at_stop'] > 0
+    assert old['responses']['3'] > 0
+    assert old['responses']['0'] + old['responses']['3'] == 80
+    assert new['responses'] == {'0': 80}
+    assert old['outcome'] == new['outcome'] == 'ok'
+
+
+# --------------------------------------------------------------------------------- single ioctls
+
+
+def attended(wanted, action):
+    """Run a config and perform `action(host)` as control; returns (host, rows)."""
+    world = machine.build(wanted, costs.of_config(wanted))
+    engine = ENGINES[wanted.run.engine](world)
+    Phases(engine, wanted)
+    host = switch_on(engine, wanted)
+    engine.env.process(action(host))
+    engine.run()
+    return host, frame.trace_rows(world)
+
+
+def wait(host, ns):
+    return host.control.env.timeout(ns * 26 // 10)
+
+
+@pytest.mark.parametrize('flushes', [True, False])
+def test_a_memory_table_waits_for_what_was_fetched_before_and_not_for_what_came_later(flushes):
+    """Linux 6.12.95 does not wait at all."""
+    disk = {'kind': 'lanes', 'service': '1ms', 'distribution': 'exponential', 'lanes': 64}
+    times = {}
+
+    def action(host):
+        host.file.flush_device_ioctls = flushes
+        yield wait(host, 5 * MS)
+        times['begin'] = host.control.now
+        yield from host.file.set_mem_table(1)
+        times['end'] = host.control.now
+
+    _, rows = attended(config(16, target=disk, ios=400), action)
+    fetch, used = rows[:, COLUMN['t_fetch']] - 1, rows[:, COLUMN['t_used']] - 1
+    before = used[(fetch < times['begin']) & (used > times['begin'])]
+    assert before.size > 8
+    if not flushes:
+        assert times['end'] - times['begin'] < 2600 * 50
+        return
+    assert before.max() < times['end'] < before.max() + 2600 * 20
+    later = (fetch > times['begin'] + 26_000) & (fetch < times['end'])
+    assert later.any()  # the guest's new requests kept flowing
+    assert (used[later] > times['end']).any()  # and were not waited for
+
+
+def test_the_base_read_before_the_endpoint_is_cleared_runs_ahead_of_the_used_ring():
+    seen = {}
+
+    def action(host):
+        yield wait(host, 20 * MS)
+        yield from host.vm.pause_all_vcpus()
+        mem, used = host.control.machine.mem, host.device.parent_obj.vqs[2].used
+        found = yield from host.file.get_vring_base(2)
+        seen['early'] = found['num'], index_at(mem, used + int(USED_IDX))
+        yield from host.file.clear_endpoint(host.lio.wwpn)
+        found = yield from host.file.get_vring_base(2)
+        seen['late'] = found['num'], index_at(mem, used + int(USED_IDX))
+
+    attended(config(16), action)
+    assert seen == {'early': (16, 0), 'late': (16, 16)}
+
+
+def test_errors_of_the_kernel():
+    answers = {}
+
+    def action(host):
+        file, wwpn = host.file, host.lio.wwpn
+        yield wait(host, 1 * MS)
+
+        def note(name, ioctl):
+            answer = yield from ioctl
+            answers[name] = answer
+
+        yield from note('second endpoint', file.set_endpoint(wwpn))
+        yield from note('num', file.set_vring_num(2, 128))
+        yield from note('base', file.set_vring_base(2, 0))
+        yield from note('packed', file.set_features(1 << 34))
+        yield from note('log', file.set_features(1 << 26))
+        yield from note('owner', file.set_owner())
+        yield from note('no queue', file.set_vring_call(130, None))
+        yield from note('last queue', file.set_vring_call(129, None))
+        yield from note(
+            'address flags', file.set_vring_addr(2, flags=2, desc=0, avail=0, used=0, log=0)
+        )
+        yield from note(
+            'odd address', file.set_vring_addr(2, flags=0, desc=0, avail=1, used=0, log=0)
+        )
+        yield from note('other name', file.clear_endpoint('naa.5001405000000002'))
+        yield from note('backend features', file.unknown('VHOST_GET_BACKEND_FEATURES', 500))
+        yield from note('no worker', file.attach_vring_worker(3, 7))
+        yield from note('clear', file.clear_endpoint(wwpn))
+        yield from note('clear again', file.clear_endpoint(wwpn))
+        yield from note('bad num', file.set_vring_num(2, 100))
+        yield from note('bad base', file.set_vring_base(2, 0x10000))
+        yield from note('unknown name', file.set_endpoint('naa.5001405000000002'))
+        host.lio.held[0] = 'another QEMU'
+        yield from note('held', file.set_endpoint(wwpn))
+
+    attended(config(1, ios=1, target={'kind': 'null'}), action)
+    names = {-14: 'EFAULT', -16: 'EBUSY', -17: 'EEXIST', -19: 'ENODEV', -22: 'EINVAL'}
+    names |= {-25: 'ENOTTY', -95: 'EOPNOTSUPP', -105: 'ENOBUFS', 0: 'ok'}
+    assert {name: names[answer] for name, answer in answers.items()} == {
+        'second endpoint': 'EEXIST',
+        'num': 'EBUSY',
+        'base': 'EBUSY',
+        'packed': 'EOPNOTSUPP',
+        'log': 'EFAULT',
+        'owner': 'EBUSY',
+        'no queue': 'ENOBUFS',
+        'last queue': 'ok',
+        'address flags': 'EOPNOTSUPP',
+        'odd address': 'EINVAL',
+        'other name': 'EINVAL',
+        'backend features': 'ENOBUFS',
+        'no worker': 'ENODEV',
+        'clear': 'ok',
+        'clear again': 'ok',
+        'bad num': 'EINVAL',
+        'bad base': 'EINVAL',
+        'unknown name': 'ENODEV',
+        'held': 'ENODEV',
+    }
+
+
+# -------------------------------------------------------------------------------- state and engines
+
+
+def test_the_built_machine_is_what_the_devices_life_leads_to():
+    wanted = config(4)
+    bare, lived = (machine.build(wanted, costs.of_config(wanted)) for _ in range(2))
+    kept = (vring.V_AVAIL_WRAP, vring.V_USED_WRAP, vring.V_USED_FLAGS)  # private, or packed only
+    for v in lived.devices:  # whatever build() has put there must come back
+        lived.st[v : v + 20] = -1
+        lived.st[[v + int(name) for name in kept]] = 0
+    for q in lived.host_vqs:
+        lived.st[q + int(backend.Q_BACKEND)] = 0
+    switch_on(ENGINES['compiled'](lived), wanted)
+    expected = bare.st.copy()
+    for q in bare.host_vqs:  # the flush of SET_ENDPOINT has gone over to the other count
+        expected[q + int(backend.Q_INFLIGHT)] += 1
+        first = q + int(backend.Q_INFLIGHTS)
+        expected[first : first + 2] = 0, 1
+    assert np.flatnonzero(lived.st != expected).tolist() == []
+    assert np.array_equal(lived.mem, bare.mem)
+
+
+@pytest.mark.parametrize('kernel', ['6.1', '7.2'])
+def test_the_engines_agree_on_a_stop(kernel):
+    disk = {'kind': 'lanes', 'service': '80us', 'distribution': 'exponential', 'lanes': 8}
+    workload = {'numjobs': 2, 'rw': 'randrw'}
+    reports = []
+    for engine in ('simpy', 'compiled'):
+        wanted = config(
+            16, target=disk, ios=300, workload=workload, host={'kernel': kernel},
+            run={'engine': engine},
+        )  # fmt: skip
+        report = stop(wanted, StopPlan(at=1_234_567, gap=3000, hold=50_000))
+        del report['config']
+        reports.append(report)
+    assert reports[0] == reports[1]
+    assert reports[0]['outcome'] == 'ok'
+    assert len(reports[0]['blackout_ns']['queues']) == 2
+
+
+@pytest.mark.parametrize('at', range(200_000, 1_400_000, 171_003))
+def test_no_stop_at_any_time_breaks_anything(at):
+    disk = {'kind': 'lanes', 'service': '50us', 'distribution': 'exponential', 'lanes': 8}
+    workload = {'numjobs': 3, 'rw': 'randrw', 'iodepth_batch_submit': 4}
+    report = stop(config(12, target=disk, ios=400, workload=workload), StopPlan(at=at))
+    assert report['outcome'] == 'ok'
+    assert report['violations'] == []
+
+
+def test_frozen_vcpus_do_nothing():
+    steps = {}
+
+    def action(host):
+        world = host.control.machine
+        slots = world.slots_of(agents.VCPU)
+        yield wait(host, 1 * MS)
+        yield from host.vm.pause_all_vcpus()
+        places = [world.bases[slot] for slot in slots]
+        before = world.mem.copy(), [int(world.st[at]) for at in places]
+        yield wait(host, 300 * MS)
+        steps['state'] = before[1] == [int(world.st[at]) for at in places]
+        steps['answers'] = not np.array_equal(before[0], world.mem)  # only the backend wrote
+        yield from host.vm.resume_all_vcpus()
+
+    _, rows = attended(config(8, ios=16), action)
+    assert steps == {'state': True, 'answers': True}
+    assert (rows[:, COLUMN['t_complete']] > 0).all()
+
+
+# ------------------------------------------------------------------------------------ the command
+
+
+def test_a_stop_after_the_end_is_refused():
+    with pytest.raises(ConfigError, match='--at 10s: the run is over by then'):
+        stop(config(1, ios=10), StopPlan(at=10_000 * MS))
+
+
+def test_the_command():
+    command = [
+        sys.executable, '-m', 'sim', 'stop', '--at', '20ms', '--kernel', '6.1',
+        '--set', 'target.kind=null', '--set', 'workload.number_ios=3000',
+    ]  # fmt: skip
+    done = subprocess.run([*command, '--json'], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report['outcome'] == 'ok'
+    assert report['config']['host']['kernel'] == '6.1'
+    late = subprocess.run([*command, '--at', '9s'], capture_output=True, text=True)
+    assert late.returncode == 2
+    assert late.stderr.startswith('error: --at 9s: the run is over')
+    assert late.stdout == ''
