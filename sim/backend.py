@@ -18,7 +18,11 @@ counts of its queue (struct vhost_scsi_inflight). A count begins at 1, as a kref
 reaches 0 only after a flush (vhost_scsi_flush) has gone over to the other count and dropped that 1.
 
 A worker that has run out of work is busy until B_IDLE_FROM and asleep from then on; work that
-arrives before finds it awake.
+arrives before finds it awake. On a CPU that it shares (sim.host_cpu) there is a YIELD after each
+work, and READY is the wait for the CPU.
+
+There are as many workers as host.workers says. Works of a queue run on the queue's worker; so with
+one worker everything that the device does is done by one thread.
 
 Kernel 6.12 and later: a completion list per queue, last in first out inside a batch, one signal per
 batch, used.len 0. vhost_scsi_handle_vq gives up the thread after 256 requests.
@@ -26,18 +30,18 @@ batch, used.len 0. vhost_scsi_handle_vq gives up the thread after 256 requests.
 
 import numpy as np
 
-from sim import record, target, vhost_scsi, vring
+from sim import host_cpu, record, target, vhost_scsi, vring
 from sim.agents import (
     A_BUSY,
     A_FIELDS,
     A_STATE,
     H_NOTICE,
+    K_CONTEXT_SWITCH,
     K_IRQ_INJECT,
     K_LIO_SUBMIT,
     K_WORKER_COMPLETE,
     K_WORKER_POP,
     K_WORKER_SUBMIT,
-    K_WORKER_WAKE,
     N_FLUSHED,
     N_INFLIGHT,
     N_MUTEX,
@@ -54,8 +58,8 @@ u64 = np.uint64
 ONE, TWO = u64(1), u64(2)
 
 # States of the worker.
-SLEEP, TAKE, FETCH, RECHECK, USED, SIGNAL = range(6)
-STATES = 'sleep take fetch recheck used signal'.split()
+SLEEP, TAKE, FETCH, RECHECK, USED, SIGNAL, YIELD, READY = range(8)
+STATES = 'sleep take fetch recheck used signal yield ready'.split()
 
 FETCHES = -1  # not a delay: the step goes on with _fetch
 
@@ -87,8 +91,9 @@ FREE, HELD, WANTED = 0, 1, 2
     B_IDLE_FROM,  # asleep since
     B_FLUSHES,  # flush works queued so far
     B_FLUSHED,  # flush works run so far
-) = map(u64, range(A_FIELDS, A_FIELDS + 19))
-WORKER_WORDS = A_FIELDS + 19
+    B_CPU,  # base of the host CPU that it shares, 0 if it has one of its own
+) = map(u64, range(A_FIELDS, A_FIELDS + 20))
+WORKER_WORDS = A_FIELDS + 20
 
 # A request queue as the host has it (struct vhost_scsi_virtqueue).
 (
@@ -127,11 +132,17 @@ HOST_QUEUE_WORDS = 25
 @kernel
 def queue_vq_work(st, q, work, now):
     """vhost_vq_work_queue(): put a work on its worker's list, once, and wake the thread."""
+    queue_at_cost(st, q, work, now, 0)
+
+
+@kernel
+def queue_at_cost(st, q, work, now, cost):
+    """The same by a caller that takes `cost` cycles to wake a worker that sleeps; had it to?"""
     mark = q + (Q_KICK_QUEUED if work == KICK_WORK else Q_COMPLETION_QUEUED)
     if st[mark]:
-        return
+        return False
     st[mark] = 1
-    _push(st, u64(st[q + Q_WORKER]), np.int64(q), work, now)
+    return _push(st, u64(st[q + Q_WORKER]), np.int64(q), work, now, cost)
 
 
 @kernel
@@ -141,31 +152,72 @@ def queue_flush(st, b, now):
     It has run when B_FLUSHED has come to what this returns.
     """
     st[b + B_FLUSHES] += 1
-    _push(st, b, 0, FLUSH_WORK, now)
+    _push(st, b, 0, FLUSH_WORK, now, 0)
     return st[b + B_FLUSHES]
 
 
 @kernel
-def _push(st, b, q, work, now):
-    """llist_add() to a worker's list, and vhost_task_wake()."""
+def _push(st, b, q, work, now, cost):
+    """llist_add() to a worker's list, and vhost_task_wake(); does the thread sleep?"""
     tail = wrapped(st[b + B_WORK_HEAD] + st[b + B_WORK_COUNT], st[b + B_WORK_ROOM])
     entry = u64(st[b + B_WORK_LIST]) + TWO * u64(tail)
     st[entry] = q
     st[entry + ONE] = work
     st[b + B_WORK_COUNT] += 1
-    if st[b + A_STATE] == SLEEP:
-        st[b + A_STATE] = TAKE
-        idle_from = st[b + B_IDLE_FROM]
-        if now <= idle_from:
-            wake(st, st[b + B_SLOT], idle_from)
-        else:
-            st[b + B_WAKES] += 1
-            wake(st, st[b + B_SLOT], now + st[K_WORKER_WAKE])
+    if st[b + A_STATE] != SLEEP:
+        return False
+    if st[b + B_CPU]:
+        _get_cpu(st, b, u64(st[b + B_CPU]), now + cost)
+        return True
+    st[b + A_STATE] = TAKE
+    slept = now - st[b + B_IDLE_FROM]
+    if slept <= 0:
+        wake(st, st[b + B_SLOT], st[b + B_IDLE_FROM])
+        return False
+    st[b + B_WAKES] += 1
+    wake(st, st[b + B_SLOT], now + cost + host_cpu.wake_latency(st, slept))
+    return True
+
+
+@kernel
+def _get_cpu(st, b, c, now):
+    """The thread is woken: on a CPU that it shares it may have to wait."""
+    if st[c + host_cpu.C_RUNNING]:
+        st[b + A_STATE] = READY
+        host_cpu.enqueue(st, c, b)
+        return
+    st[c + host_cpu.C_RUNNING] = np.int64(b)
+    st[b + A_STATE] = TAKE
+    st[b + B_WAKES] += 1
+    wake(st, st[b + B_SLOT], now + host_cpu.wake_latency(st, now - st[c + host_cpu.C_IDLE_FROM]))
+
+
+@kernel
+def _yield(st, b, now):
+    """cond_resched() after a work, schedule() after the last one; does this worker go on?"""
+    c, more = u64(st[b + B_CPU]), st[b + B_WORK_COUNT] > 0
+    if more and st[c + host_cpu.C_WAITING] == 0:
+        return True
+    st[b + A_STATE] = READY if more else SLEEP
+    if more:
+        host_cpu.enqueue(st, c, b)
+    if st[c + host_cpu.C_WAITING]:
+        other = host_cpu.switch(st, c)
+        st[other + A_STATE] = TAKE
+        st[other + A_BUSY] += st[K_CONTEXT_SWITCH]
+        wake(st, st[other + B_SLOT], now + st[K_CONTEXT_SWITCH])
+    else:
+        st[c + host_cpu.C_RUNNING] = 0
+        st[c + host_cpu.C_IDLE_FROM] = now
+    return False
 
 
 @kernel(inline=True)
 def _after_work(st, b, now, delay):
     """The work is done in `delay` cycles: take the next one then, or sleep."""
+    if st[b + B_CPU]:
+        st[b + A_STATE] = YIELD
+        return delay
     st[b + A_STATE] = TAKE
     if st[b + B_WORK_COUNT]:
         return delay
@@ -479,10 +531,12 @@ def worker_step(mem, lines, st, tr, b, now):
         delay = _used(mem, lines, st, tr, b, now)
     elif state == SIGNAL:
         delay = _signal(mem, lines, st, b, now)
-    elif state == TAKE:
+    elif state == TAKE or (state == YIELD and _yield(st, b, now)):
         delay = _take(mem, lines, st, b, now)
-    else:
+    elif state == RECHECK:
         delay = _recheck(mem, lines, st, b, now)
+    else:
+        delay = NEVER  # YIELD: another worker has the CPU now
     if delay == FETCHES:
         delay = _fetch(mem, lines, st, tr, b, now)
     if delay >= NEVER:

@@ -42,6 +42,8 @@ from sim.formats.toml import read_toml, toml_table
 from sim.formats.values import convert
 from sim.formats.work_rules import refuse, resolve_job, unused_job_keys
 from sim.formats.work_values import Pair
+from sim.formats.worker_map import cpus_of, spread
+from sim.formats.workers import resolve_workers
 from sim.units import format_time
 
 if TYPE_CHECKING:
@@ -102,6 +104,16 @@ class Config:
     def lun_of(self, job: Workload) -> int:
         """Which of the disks a job works on."""
         return lun_of_job(vars(job), 'workload', self.disks)
+
+    @property
+    def worker_vqs(self) -> tuple[tuple[int, ...], ...]:
+        """The virtqueues of each vhost worker."""
+        return spread(self.host.workers, self.device.num_queues)
+
+    @property
+    def worker_cpus(self) -> tuple[int, ...]:
+        """The host CPU of each vhost worker, numbered from 0 as they first appear."""
+        return cpus_of(self.host.worker_cpus, len(self.worker_vqs))
 
     @property
     def agreed(self) -> features.Negotiation:
@@ -274,6 +286,7 @@ def build(
     refuse(twice, f'workload.name={twice}: two jobs have this name; rename one')
     resolve_guest(guest, workloads)
     resolve_queues(device, guest['vcpus'], qemu['version'], notes)
+    resolve_workers(device, host, qemu['version'], notes)
     check_features(device, guest, host, qemu, run['hypothetical'], notes)
     config = Config(
         jobs=workloads,

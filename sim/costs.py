@@ -57,7 +57,8 @@ class Costs:
     guest_io_submit: int  # one io_submit or io_uring_enter
     guest_io_getevents: int
     kick_exit: int  # VM exit up to the ioeventfd
-    kick_signal: int  # eventfd_signal with the wake-up, in the vCPU's thread
+    kick_signal: int  # eventfd_signal, in the vCPU's thread
+    kick_wakeup: int  # more, where the worker sleeps: try_to_wake_up()
     kick_return: int  # back into the guest
     irq_inject: int  # call eventfd to the handler of a running vCPU
     irq_entry: int
@@ -65,6 +66,9 @@ class Costs:
     vcpu_halt_wake: int  # more, when the host has put the vCPU to sleep
     vcpu_halt_poll: int  # how long it polls before it does (guest.halt_poll_ns)
     worker_wake: int
+    worker_wake_deep: int  # from a deep idle state of the host CPU
+    deep_idle_after: int  # how long the CPU must be idle for that
+    context_switch: int  # from one worker to another on one CPU
     worker_pop: int  # fetch, checks, mapping per request, net of lines
     worker_submit: int  # queue_work to LIO
     worker_complete: int  # response, used element, signal per request, net of lines
@@ -122,6 +126,8 @@ def _parameter(name: str, row: Mapping[str, Any]) -> Parameter:
     )
 
 
+UNREACHED = 1 << 50  # cycles: beyond the end of the clock
+
 MODEL_PARAMETERS = {
     'guest.submit_per_cmd_batched',
     'guest.complete_per_cmd_batched',
@@ -130,7 +136,11 @@ MODEL_PARAMETERS = {
     'kick.exit_to_kernel_roundtrip',
     'kick.exit_share_before_signal',
     'kick.eventfd_signal_plus_wakeup_cpu',
+    'kick.wakeup_share_of_signal',
     'vhost.worker_wakeup_latency_shallow_idle',
+    'vhost.worker_wakeup_latency_deep_cstate',
+    'host.deep_idle_residency',
+    'host.context_switch',
     'vhost.worker_pop_share',
     'vhost.worker_submit_hop_share',
     'vhost.worker_complete_share',
@@ -150,7 +160,12 @@ MODEL_PARAMETERS = {
 
 
 def derive(
-    preset: Preset, overrides: Mapping[str, float], cpu_hz: int, halt_poll_ns: int
+    preset: Preset,
+    overrides: Mapping[str, float],
+    cpu_hz: int,
+    halt_poll_ns: int,
+    *,
+    deep_idle: bool = False,
 ) -> Costs:
     """The cycles that the agents charge at `cpu_hz`.
 
@@ -204,6 +219,9 @@ def derive(
         'guest.syscall_pair_per_cmd_unbatched', 'guest.io_submit_share_of_pair'
     )
     kick_exit, kick_return = split('kick.exit_to_kernel_roundtrip', 'kick.exit_share_before_signal')
+    kick_wakeup, kick_signal = split(
+        'kick.eventfd_signal_plus_wakeup_cpu', 'kick.wakeup_share_of_signal'
+    )
     irq_entry, irq_return = split('irq.guest_handler_entry_exit', 'irq.entry_share_of_handler')
     lio_submit, lio_complete = split('lio.core_plus_block_cpu_per_cmd', 'lio.submit_share_of_core')
     return Costs(
@@ -212,7 +230,8 @@ def derive(
         guest_io_submit=io_submit,
         guest_io_getevents=io_getevents,
         kick_exit=kick_exit,
-        kick_signal=cycles('kick.eventfd_signal_plus_wakeup_cpu'),
+        kick_signal=kick_signal,
+        kick_wakeup=kick_wakeup,
         kick_return=kick_return,
         irq_inject=cycles('irq.inject_to_running_vcpu_posted'),
         irq_entry=irq_entry,
@@ -220,6 +239,9 @@ def derive(
         vcpu_halt_wake=cycles('vcpu.halt_wake_penalty_no_poll'),
         vcpu_halt_poll=round(halt_poll_ns * cpu_hz / 10**9),
         worker_wake=cycles('vhost.worker_wakeup_latency_shallow_idle'),
+        worker_wake_deep=cycles('vhost.worker_wakeup_latency_deep_cstate'),
+        deep_idle_after=cycles('host.deep_idle_residency') if deep_idle else UNREACHED,
+        context_switch=cycles('host.context_switch'),
         worker_pop=net('vhost.worker_pop_share', lines.worker_pop),
         worker_submit=cycles('vhost.worker_submit_hop_share'),
         worker_complete=net('vhost.worker_complete_share', lines.worker_complete),
@@ -237,4 +259,7 @@ def derive(
 def of_config(config: Config) -> Costs:
     """The cost table of a config: its preset, its overrides, its clock."""
     preset = load_preset(config.run.preset)
-    return derive(preset, config.costs, config.host.cpu_hz, config.guest.halt_poll_ns)
+    host, guest = config.host, config.guest
+    return derive(
+        preset, config.costs, host.cpu_hz, guest.halt_poll_ns, deep_idle=host.deep_idle
+    )

@@ -10,7 +10,16 @@ While an interrupt is on its way further signals of the same vector merge with i
 import numpy as np
 
 from sim import backend, guest
-from sim.agents import A_FIELDS, K_VCPU_HALT_POLL, K_VCPU_HALT_WAKE, NEVER
+from sim.agents import (
+    A_BUSY,
+    A_FIELDS,
+    A_STATE,
+    K_KICK_WAKEUP,
+    K_VCPU_HALT_POLL,
+    K_VCPU_HALT_WAKE,
+    NEVER,
+    move,
+)
 from sim.jit import kernel
 
 u64 = np.uint64
@@ -28,18 +37,28 @@ IRQ_STATES = ('fly', 'wake')
 ) = map(u64, range(A_FIELDS, A_FIELDS + 6))
 CROSSING_WORDS = A_FIELDS + 6
 
-A_STATE = u64(0)
 FLY, WAKE = 0, 1
 
 
 @kernel(inline=True)
 def kick_step(st, c, now):
-    """The ioeventfd fires, in the context of the vCPU thread."""
+    """The ioeventfd fires, in the context of the vCPU thread, which wakes a worker that sleeps."""
     g = u64(st[u64(st[c + C_VCPU]) + guest.V_KICK_QUEUE])
     q = u64(st[u64(st[c + C_HOST_QUEUES]) + u64(st[g + guest.G_INDEX])])
-    backend.queue_vq_work(st, q, backend.KICK_WORK, now)
+    cost = st[K_KICK_WAKEUP]
+    if backend.queue_at_cost(st, q, backend.KICK_WORK, now, cost) and cost:
+        _wakes(st, u64(st[c + C_VCPU]), now, cost)
     st[c + C_DELIVERED] += 1
     return NEVER
+
+
+@kernel
+def _wakes(st, v, now, cost):
+    """try_to_wake_up() keeps the vCPU out of the guest for a while."""
+    if st[v + A_STATE] == guest.ENTER and st[v + guest.V_RESUME_AT] > now:
+        st[v + guest.V_RESUME_AT] += cost
+        st[v + A_BUSY] += cost
+        move(st, st[v + guest.V_SLOT], st[v + guest.V_RESUME_AT])
 
 
 @kernel(inline=True)

@@ -366,7 +366,7 @@ def _notify(st, tr, v, leaves):
             tr[row + record.R_KICK] = leaves + 1
             tr[row + record.R_KICK_ID] = st[v + V_KICKS]
     st[v + V_BATCH_COUNT] = 0
-    to_signal = st[K_KICK_EXIT] + st[K_KICK_SIGNAL]
+    to_signal = st[K_KICK_EXIT] + st[K_KICK_SIGNAL]  # sim.crossing: more, if the worker sleeps
     wake(st, st[v + V_KICK_SLOT], leaves + to_signal)
     st[v + A_STATE] = ENTER
     return to_signal + st[K_KICK_RETURN]

@@ -5,13 +5,14 @@ the vhost worker ran, and completes on the CPU that submitted: each of these CPU
 kworkers.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from sim import backend, se_cmd, target, vhost_scsi, vring
+from sim import backend, host_cpu, se_cmd, target, vhost_scsi, vring
 from sim.config import Config
 from sim.guest_plan import Vq
 from sim.layout import REQ_SIZE, VQ_REQUEST_FIRST
@@ -74,10 +75,13 @@ class HostPlan:
         self.devices = [take(vring.device_words(self.num)) for _ in vqs]
         self.vhost = take(vhost_scsi.DEVICE_WORDS)
         self._device(targets)
+        served = zip(config.worker_vqs, workers, strict=True)
+        worker_of = {vq: worker.base for group, worker in served for vq in group}
         for vq in vqs:
-            self._vq(vq, workers[0].base)
+            self._vq(vq, worker_of[vq.index])
+        shared = {cpu: self._cpu(count) for cpu, count in Counter(cpus).items() if count > 1}
         for worker, cpu in zip(workers, cpus, strict=True):
-            self._worker(worker, config.guest.vcpus + cpu, kworkers[cpu])
+            self._worker(worker, config.guest.vcpus + cpu, kworkers[cpu], shared.get(cpu, 0))
         for pair in kworkers:
             self._kworkers(pair)
 
@@ -132,7 +136,13 @@ class HostPlan:
                 backend.Q_ORDER_ROOM: self.num,
             })  # fmt: skip
 
-    def _worker(self, worker: Thread, core: int, kworkers: Kworkers) -> None:
+    def _cpu(self, workers: int) -> int:
+        """A host CPU that so many workers share."""
+        base = self.take(host_cpu.CPU_WORDS)
+        self._put_all(base, {host_cpu.C_ROOM: workers, host_cpu.C_LIST: self.take(workers)})
+        return base
+
+    def _worker(self, worker: Thread, core: int, kworkers: Kworkers, shared: int) -> None:
         """A vhost worker, which may have to hold the works of every queue."""
         room = 2 * len(self.bases) + backend.FLUSHES_MAX
         self._put_all(worker.base, {
@@ -143,6 +153,7 @@ class HostPlan:
             backend.B_COMMAND: -1,
             backend.B_BATCH: -1,
             backend.B_LIO: kworkers.submit.base,
+            backend.B_CPU: shared,
         })  # fmt: skip
 
     def _kworkers(self, pair: Kworkers) -> None:

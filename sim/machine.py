@@ -138,7 +138,7 @@ class _Builder:
         self.queues = min(config.device.num_queues, self.vcpus)
         self.segments = max(-(-size // PAGE_SIZE) for size in config.longest)
         self.depth = max(job.iodepth for job in config.jobs)
-        self.worker_cpus = [0]
+        self.worker_cpus = config.worker_cpus
         self.cpus = max(self.worker_cpus) + 1
         self.words = _Arena(agents.WORLD_WORDS)
         self.bytes = _Arena(PAGE_SIZE)

@@ -89,6 +89,26 @@ def replay(workload, name):
 
 
 @st.composite
+def hosts(draw, queues):
+    """Kernel, workers and their CPUs, for so many request queues: sections device and host."""
+    kernel = draw(st.sampled_from(['6.1', '6.12', '7.2']))
+    host = {'kernel': kernel, 'deep_idle': draw(st.booleans())}
+    count = 1
+    per_queue = draw(st.booleans())
+    if kernel != '6.1' and per_queue:
+        count = queues
+    elif kernel != '6.1':
+        count = draw(st.integers(1, queues))
+        cuts = sorted(draw(st.permutations(range(3, queues + 2)))[: count - 1])
+        order = draw(st.permutations(range(2, queues + 2)))
+        parts = zip([2, *cuts], [*cuts, queues + 2], strict=True)
+        lists = [list(order[first - 2 : end - 2]) for first, end in parts]
+        host['workers'] = draw(st.sampled_from([count, lists]))
+    host['worker_cpus'] = [draw(st.integers(0, 2)) for _ in range(count)]
+    return {'worker_per_virtqueue': per_queue}, host
+
+
+@st.composite
 def configs(draw):
     """Small runs of every kind that the model knows."""
     depth = draw(st.integers(1, 40))
@@ -119,10 +139,14 @@ def configs(draw):
         workload |= {'fsync': draw(st.integers(0, 5)), 'end_fsync': draw(st.booleans())}
     if draw(st.integers(0, 9)) == 0:
         workload = replay(workload, draw(st.sampled_from(SAMPLES)))
+    queues = draw(st.integers(1, 4))
+    device, host = draw(hosts(min(queues, workload.get('numjobs', 1))))
     return load(
         workload=workload,
-        device={
-            'num_queues': draw(st.integers(1, 4)),
+        host=host,
+        device=device
+        | {
+            'num_queues': queues,
             'virtqueue_size': draw(st.sampled_from([32, 128])),
             'event_idx': draw(st.booleans()),
             'indirect_desc': draw(st.booleans()),

@@ -13,6 +13,7 @@ from sim.formats.key import Key as Key
 from sim.formats.key import key
 from sim.formats.work_keys import REQUESTS_DEFAULT as REQUESTS_DEFAULT
 from sim.formats.work_keys import Workload as Workload
+from sim.formats.worker_map import WorkerMap
 
 REPLICATIONS_LEAST = 5  # before an interval is held against run.precision
 AUTO: Any = None  # load() chooses, by the rest of the config
@@ -51,9 +52,7 @@ class Device:
     cmd_per_lun: int = key(128, 'int', 'queue depth of a LUN', low=1, high=2**32 - 1)
     max_sectors: int = key(65535, 'int', 'longest transfer in sectors of 512', low=1, high=65535)
     seg_max_adjust: bool = key(True, 'bool', 'seg_max is virtqueue_size - 2; off: 126')
-    worker_per_virtqueue: bool = key(
-        False, 'bool', 'a vhost worker for each request queue', only=(False,)
-    )
+    worker_per_virtqueue: bool = key(False, 'bool', 'a vhost worker for each request queue')
     migratable: bool = key(False, 'bool', 'migration is not blocked')
     wwpn: str = key(
         'naa.5001405000000001', 'text', 'name of the vhost target',
@@ -77,7 +76,17 @@ class Host:
     cpu_hz: int = key(
         2_600_000_000, 'int', 'the clock in which time is counted, Hz', low=10**8, high=9 * 10**9
     )
-    workers: int = key(1, 'int', 'vhost workers', low=1, high=1024, only=(1,))
+    workers: int | WorkerMap = key(
+        AUTO, 'workers',
+        'vhost workers, or the virtqueues of each; auto is 1, or what worker_per_virtqueue says',
+        low=1, high=1024,
+    )  # fmt: skip
+    worker_cpus: str | None = key(
+        None, 'cpus', "each worker's host CPU; auto is one of its own, one number twice is shared"
+    )
+    deep_idle: bool = key(
+        False, 'bool', "idle host CPUs enter deep C-states; off: as with intel_idle.max_cstate=1"
+    )
     submit_type: str = key(
         'queue', 'choice', "LIO's submit_type; direct since Linux 6.7", choices=('queue', 'direct')
     )

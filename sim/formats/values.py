@@ -21,6 +21,7 @@ from sim.formats.work_values import (
     parse_split,
     percent,
 )
+from sim.formats.worker_map import WorkerMap, numbers, parse_map
 from sim.units import format_size, format_time, parse_size, parse_time_ns
 
 WORDS = {
@@ -193,6 +194,23 @@ def read_distribution(key: Key, value: object) -> Distribution:
     return parse_distribution(str(value))
 
 
+def read_workers(key: Key, value: object) -> int | WorkerMap:
+    """How many vhost workers, or the virtqueues of each."""
+    if isinstance(value, WorkerMap):
+        return value
+    if isinstance(value, list | tuple) or (isinstance(value, str) and '[' in value):
+        return parse_map(value)
+    return whole(value)
+
+
+def read_cpus(key: Key, value: object) -> str:
+    """A list of CPU numbers, as text with commas."""
+    found = numbers(value)
+    if min(found) < 0:
+        raise ConfigError(f'{shown(value)}: CPUs are numbered from 0')
+    return ','.join(map(str, found))
+
+
 READERS: dict[str, Callable[[Key, object], Any]] = {
     'int': read_int,
     'count': read_size,
@@ -210,4 +228,6 @@ READERS: dict[str, Callable[[Key, object], Any]] = {
     'counts': read_counts,
     'percents': read_percents,
     'distribution': read_distribution,
+    'workers': read_workers,
+    'cpus': read_cpus,
 }
