@@ -16,6 +16,7 @@ from sim import guest, layout, vring
 from sim.agents import NEVER
 from sim.config import Config
 from sim.formats.luns import Lun
+from sim.irq_affinity import groups, queue_of
 from sim.layout import PAGE_SIZE, VQ_CONTROL, VQ_EVENT, VQ_REQUEST_FIRST, desc_bytes, vring_offsets
 
 Take = Callable[..., int]  # take(size, align=1)
@@ -116,7 +117,8 @@ class GuestPlan:
         if index in (VQ_CONTROL, VQ_EVENT):
             values += self._on_vcpu(0)  # their vectors are not spread (struct irq_affinity)
         else:
-            values += self._on_vcpu(index - VQ_REQUEST_FIRST) + self._hardware_queue()
+            group = groups(len(self.vcpu), self.queues)[index - VQ_REQUEST_FIRST]
+            values += self._on_vcpu(group[0]) + self._hardware_queue()
         for name, value in values:
             self.put(vq.queue, name, value)
         return vq
@@ -162,7 +164,7 @@ class GuestPlan:
     # ---- what else the guest has
 
     def _vcpu(self, index: int, kick_slot: int) -> None:
-        queue = self.requests[index % self.queues]
+        queue = self.requests[queue_of(index, len(self.vcpu), self.queues)]
         values = (
             (guest.V_CORE, index),
             (guest.V_SLOT, index),

@@ -13,6 +13,7 @@ from sim.agents import NEVER
 from sim.config import Config, Workload
 from sim.formats.replay import Replay
 from sim.formats.work_values import Distribution, Sizes
+from sim.irq_affinity import queue_of
 from sim.places import SHARE_BITS
 from sim.units import ns_to_cycles
 
@@ -94,7 +95,7 @@ class JobBuilder:
             base,
             [
                 (fields.J_NUMBER, number),
-                (fields.J_QUEUE, vcpu % self.queues),
+                (fields.J_QUEUE, queue_of(vcpu, self.config.guest.vcpus, self.queues)),
                 (fields.J_URING, int(work.ioengine == 'io_uring')),
                 (fields.J_WRITE_PERCENT, write_percent(work)),
                 (fields.J_PLAIN, int(is_plain(work))),
