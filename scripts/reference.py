@@ -207,9 +207,14 @@ def largest(points: Iterable[dict[str, Any]], metric: str, role: str) -> str:
 
 
 def workload_keys() -> str:
-    """Every key of [workload]: what may stand there, what stands there, what it means."""
+    """Every key of [workload]."""
+    return keys_of("workload")
+
+
+def keys_of(section: str) -> str:
+    """Every key of a section: what may stand there, what stands there, what it means."""
     rows = []
-    for name, item in fields_of("workload").items():
+    for name, item in fields_of(section).items():
         key: Key = item.metadata["key"]
         also = f" (also `{key.alias}`)" if key.alias else ""
         rows.append((f"`{name}`{also}", value_of(item), default_of(item), key.help))
@@ -239,6 +244,8 @@ TABLES = {
     "target keys": target_keys,
     "workload keys": workload_keys,
     "fio options": fio_options,
+    "tmf keys": lambda: keys_of("tmf"),
+    "hotplug keys": lambda: keys_of("hotplug"),
 }
 BLOCK = re.compile(r"(<!-- ([a-z ]+): generated -->\n).*?\n?(<!-- end -->)", re.DOTALL)
 

@@ -108,6 +108,7 @@ N_OUTSIDE = 4  # commands wait for a component written in Python
 N_MUTEX = 8  # a vq->mutex is free that control waits for
 N_FLUSHED = 16  # a worker has come to the flush in its work list
 N_INFLIGHT = 32  # the last command that a flush waits for is done
+N_RESET = 64  # LIO shall reset a LUN, or the last command that a reset waits for is released
 
 # Agent kinds.
 VCPU, KICK, IRQ, WORKER, LIO_SUBMIT, DISK, LIO_COMPLETE = range(7)

@@ -30,7 +30,7 @@ batch, used.len 0. vhost_scsi_handle_vq gives up the thread after 256 requests.
 
 import numpy as np
 
-from sim import host_cpu, record, target, vhost_scsi, vring
+from sim import host_cpu, record, target, vhost_control, vhost_scsi, vring
 from sim.agents import (
     A_BUSY,
     A_FIELDS,
@@ -45,14 +45,22 @@ from sim.agents import (
     N_FLUSHED,
     N_INFLIGHT,
     N_MUTEX,
+    N_RESET,
     NEVER,
     wake,
     wrapped,
 )
 from sim.jit import kernel
-from sim.layout import VHOST_SCSI_WEIGHT
+from sim.layout import (
+    EVENT_NONE,
+    EVENT_TRANSPORT_RESET,
+    VHOST_SCSI_WEIGHT,
+    VQ_CONTROL,
+    VQ_EVENT,
+    VQ_REQUEST_FIRST,
+)
 from sim.memory import take_cycles
-from sim.se_cmd import X_HEAD, X_INFLIGHT, X_NEXT, X_QUEUE, X_ROW
+from sim.se_cmd import ACTIVE, IDLE, X_HEAD, X_INFLIGHT, X_NEXT, X_QUEUE, X_ROW, X_STATE
 
 u64 = np.uint64
 ONE, TWO = u64(1), u64(2)
@@ -274,6 +282,8 @@ def _take(mem, lines, st, b, now):
     st[q + Q_KICK_QUEUED] = 0
     if not st[q + Q_BACKEND]:
         return _after_work(st, b, now, 0)  # no endpoint: the kick is consumed and forgotten
+    if st[q + Q_INDEX] < VQ_REQUEST_FIRST and _is_silent(st, q, now):
+        return _after_work(st, b, now, 0)
     st[q + Q_MUTEX] = HELD
     vring.disable_notify(mem, lines, st, u64(st[q + Q_DEVICE]), st[b + B_CORE])
     st[b + B_WEIGHT] = 0
@@ -386,6 +396,8 @@ def _request(mem, lines, st, tr, b, q, head, row, now):
     st[x + X_QUEUE] = np.int64(q)
     st[x + X_HEAD] = head
     st[x + X_ROW] = np.int64(row)
+    if st[q + Q_INDEX] < VQ_REQUEST_FIRST:
+        return _control(mem, lines, st, tr, b, q, x, now)
     device, buffers = u64(st[q + Q_VHOST]), u64(st[q + Q_BUFFERS])
     verdict = vhost_scsi.receive(mem, lines, st, st[b + B_CORE], device, buffers, x)
     if verdict in (vhost_scsi.READY, vhost_scsi.FAILED):
@@ -450,6 +462,9 @@ def _release_failed(st, tr, w, now):
 def _release(st, x, now):
     """vhost_scsi_release_cmd(): push on the queue's completion list, and queue the work."""
     q = u64(st[x + X_QUEUE])
+    if st[x + X_STATE] > ACTIVE:
+        vhost_control.let_go(st, x)
+    st[x + X_STATE] = IDLE
     st[x + X_NEXT] = st[q + Q_COMPLETIONS]
     st[q + Q_COMPLETIONS] = np.int64(x)
     queue_vq_work(st, q, COMPLETION_WORK, now)
@@ -492,6 +507,8 @@ def _used(mem, lines, st, tr, b, now):
     """One turn of vhost_scsi_complete_cmd_work(): response, used element, used.idx."""
     x = u64(st[b + B_BATCH])
     q = u64(st[b + B_QUEUE])
+    if st[q + Q_INDEX] < VQ_REQUEST_FIRST:
+        return _used_other(mem, lines, st, tr, b, q, x, now)
     core = st[b + B_CORE]
     row = u64(st[x + X_ROW])
     if vhost_scsi.reply(mem, lines, st, core, x):
@@ -506,6 +523,117 @@ def _used(mem, lines, st, tr, b, now):
     _unlock(st, q)
     st[b + A_STATE] = SIGNAL
     return delay
+
+
+# --------------------------------------------------------------- control queue and event queue ----
+
+
+@kernel
+def _tell(mem, lines, st, q, core, now):
+    """vhost_signal() for the one entry that was used just now."""
+    if _signal_wanted(mem, lines, st, q, core):
+        st[q + Q_SIGNALS] += 1
+        wake(st, st[q + Q_IRQ_SLOT], now + st[K_IRQ_INJECT])
+    else:
+        st[q + Q_SIGNALS_SUPPRESSED] += 1
+
+
+@kernel
+def _is_silent(st, q, now):
+    """Does a kick of this queue end here? Before Linux 4.20 that of the control queue did."""
+    s = u64(st[q + Q_VHOST])
+    if st[q + Q_INDEX] == VQ_CONTROL:
+        return st[s + vhost_scsi.S_BUGS] & vhost_scsi.CONTROL_SILENT != 0
+    if st[s + vhost_scsi.S_EVENTS_MISSED]:  # vhost_scsi_evt_handle_kick()
+        tell_event(st, s, q, EVENT_NONE, 0, 0, now)
+    return True
+
+
+@kernel
+def _control(mem, lines, st, tr, b, q, x, now):
+    """vhost_scsi_ctl_handle_vq(): one request, answered at once or handed to LIO."""
+    core, row, head = st[b + B_CORE], u64(st[x + X_ROW]), st[x + X_HEAD]
+    s, buffers = u64(st[q + Q_VHOST]), u64(st[q + Q_BUFFERS])
+    verdict = vhost_control.receive(mem, lines, st, core, s, buffers, x)
+    if verdict == vhost_control.PENDING:
+        _count_in(st, q, x)
+        st[H_NOTICE] |= N_RESET
+    elif verdict == vhost_control.ANSWERED:
+        _carry(tr, row)
+        _give_back(mem, lines, st, tr, q, core, head, row, now)
+        _tell(mem, lines, st, q, core, now)
+    else:
+        _drop(st, tr, b, row)
+    return st[K_WORKER_POP]
+
+
+@kernel
+def finish_reset(st, x, now):
+    """vhost_scsi_release_cmd() of a LUN reset: the worker of the control queue answers it."""
+    q = u64(st[x + X_QUEUE])
+    st[x + X_NEXT] = st[q + Q_COMPLETIONS]
+    st[q + Q_COMPLETIONS] = np.int64(x)
+    queue_vq_work(st, q, COMPLETION_WORK, now)
+
+
+@kernel
+def tell_event(st, s, q, event, lun, reason, now):
+    """vhost_scsi_send_evt(): the worker of the event queue `q` shall tell the guest.
+
+    Events are a list last in first out (llist), as completions are.
+    """
+    e = vhost_control.send(st, s, event, lun, reason)
+    if e >= 0:
+        st[u64(e) + vhost_control.E_NEXT] = st[q + Q_COMPLETIONS]
+        st[q + Q_COMPLETIONS] = e
+        queue_vq_work(st, q, COMPLETION_WORK, now)
+
+
+@kernel
+def plug(st, q, lun, reason, now):
+    """Control, vhost_scsi_do_plug(): a LUN has come (reason RESCAN) or goes (REMOVED)."""
+    s = u64(st[q + Q_VHOST])
+    unchecked = st[s + vhost_scsi.S_BUGS] & vhost_scsi.PLUG_UNCHECKED
+    if st[s + vhost_scsi.S_HOTPLUG] and (st[q + Q_BACKEND] or unchecked):
+        tell_event(st, s, q, EVENT_TRANSPORT_RESET, lun, reason, now)
+
+
+@kernel
+def _used_event(mem, lines, st, b, q, e, now):
+    """vhost_scsi_do_evt_work(): one event into a buffer of the guest, told at once."""
+    core, s, device = st[b + B_CORE], u64(st[q + Q_VHOST]), u64(st[q + Q_DEVICE])
+    if st[q + Q_BACKEND]:
+        head = vhost_control.deliver(mem, lines, st, core, s, device, u64(st[q + Q_BUFFERS]), e)
+        if head >= 0:
+            st[q + Q_UNTOLD] += vring.add_used(mem, lines, st, device, core, head, 0)
+            _tell(mem, lines, st, q, core, now)
+    else:
+        st[s + vhost_scsi.S_EVENTS_MISSED] = 1
+    st[b + B_BATCH] = st[e + vhost_control.E_NEXT]
+    vhost_control.drop(st, s, e)
+    delay = take_cycles(lines, core)
+    if st[b + B_BATCH] >= 0:
+        return delay + st[K_WORKER_COMPLETE]
+    _unlock(st, q)
+    return _after_work(st, b, now, delay)
+
+
+@kernel
+def _used_other(mem, lines, st, tr, b, q, x, now):
+    """One answer of vhost_scsi_tmf_resp_work(), signalled at once; or an event."""
+    if st[q + Q_INDEX] == VQ_EVENT:
+        return _used_event(mem, lines, st, b, q, x, now)
+    core, row = st[b + B_CORE], u64(st[x + X_ROW])
+    vhost_control.finish(mem, lines, st, core, x)
+    _give_back(mem, lines, st, tr, q, core, st[x + X_HEAD], row, now)
+    _tell(mem, lines, st, q, core, now)
+    _count_out(st, x)
+    st[b + B_BATCH] = st[x + X_NEXT]
+    delay = take_cycles(lines, core)
+    if st[b + B_BATCH] >= 0:
+        return delay + st[K_WORKER_COMPLETE]
+    _unlock(st, q)
+    return _after_work(st, b, now, delay)
 
 
 @kernel(inline=True)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from sim import features
 from sim.errors import ConfigError, shown
+from sim.formats.actions import resolve_hotplugs, resolve_tmfs
 from sim.formats.disks import check_target, lay_preset, unused_keys
 from sim.formats.fio import parse_job_file
 from sim.formats.keys import (
@@ -27,15 +28,17 @@ from sim.formats.keys import (
     Device,
     Guest,
     Host,
+    Hotplug,
     Key,
     Qemu,
     Run,
     Target,
+    Tmf,
     Workload,
     fields_of,
     phases,
 )
-from sim.formats.layer import Layer, Table, tree_of
+from sim.formats.layer import LISTS, Layer, Table, tree_of
 from sim.formats.luns import Lun, alike, check_sizes, lun_of_job, resolve_luns
 from sim.formats.qemu import feature_switches, parse_device, parse_pairs
 from sim.formats.toml import read_toml, toml_table
@@ -80,6 +83,8 @@ class Config:
     target: Target
     run: Run
     luns: tuple[Lun, ...] = ()  # of [[lun]] tables; without any there are target.luns alike
+    tmfs: tuple[Tmf, ...] = ()
+    hotplugs: tuple[Hotplug, ...] = ()  # in the order of their times
     costs: dict[str, int] = field(default_factory=dict)  # 'kick.exit_to_kernel_roundtrip' -> ns
     notes: tuple[str, ...] = field(default=(), compare=False)
     # Of each job its trace, if it replays one; the hash in the job stands for it in comparisons.
@@ -100,6 +105,12 @@ class Config:
     def disks(self) -> tuple[Lun, ...]:
         """Every LUN with its disk."""
         return self.luns or alike(self.target, self.device.boot_tpgt)
+
+    def is_late(self, lun: Lun) -> bool:
+        """Is the LUN added by a [[hotplug]] table, so that it is not there at the start?"""
+        place = (lun.target, lun.number)
+        first = (a.action for a in self.hotplugs if (a.target, a.lun) == place)
+        return next(first, '') == 'add'
 
     def lun_of(self, job: Workload) -> int:
         """Which of the disks a job works on."""
@@ -149,8 +160,13 @@ class Config:
         if luns:
             for table in (*luns, sections['target']):
                 del table['luns']
-        rest = {'lun': luns, **sections} if luns else sections
-        return {'job': jobs, **rest, 'costs': costs}
+        lists = {
+            'lun': luns,
+            'tmf': [printed(tmf) for tmf in self.tmfs],
+            'hotplug': [printed(action) for action in self.hotplugs],
+        }
+        lists = {name: tables for name, tables in lists.items() if tables}
+        return {'job': jobs, **lists, **sections, 'costs': costs}
 
     def _disk(self, disk: Target) -> dict[str, Any]:
         """The keys of a disk that mean something."""
@@ -160,8 +176,11 @@ class Config:
     def to_toml(self) -> str:
         """The effective config as a TOML file that load() reads."""
         effective = self.effective()
-        tables = [toml_table('[[job]]', job) for job in effective.pop('job')]
-        tables += [toml_table('[[lun]]', lun) for lun in effective.pop('lun', [])]
+        tables = [
+            toml_table(f'[[{name}]]', table)
+            for name in LISTS
+            for table in effective.pop(name, [])
+        ]
         return '\n'.join(
             [*tables, *(toml_table(f'[{name}]', table) for name, table in effective.items())]
         )
@@ -243,13 +262,16 @@ def combine(layers: Sequence[Layer], last: Layer, notes: list[str]) -> Config:
             merged[name] |= layer.tables.get(name, {})
         costs |= layer.costs
     tables: list[Table] = next((layer.jobs for layer in reversed(layers) if layer.jobs), [{}])
-    luns: list[Table] = next((layer.luns for layer in reversed(layers) if layer.luns), [])
+    lists: dict[str, list[Table]] = {
+        name: next((getattr(layer, name) for layer in reversed(layers) if getattr(layer, name)), [])
+        for name in ('luns', 'tmfs', 'hotplugs')
+    }
     ends = last.tables.get('workload', {})
     tables = [{**merged['workload'], **table, **ends} for table in tables]
     given = {name: merged[name] | last.tables.get(name, {}) for name in SECTIONS}
     given['target'] = lay_preset(given['target'])
     costs |= last.costs
-    return build(tables, luns, given, costs, notes)
+    return build(tables, lists, given, costs, notes)
 
 
 # ---------------------------------------------------------------------------------- what must hold
@@ -257,7 +279,7 @@ def combine(layers: Sequence[Layer], last: Layer, notes: list[str]) -> Config:
 
 def build(
     tables: Sequence[Table],
-    lun_tables: Sequence[Table],
+    lists: Mapping[str, Sequence[Table]],
     given: Mapping[str, Table],
     costs: Table,
     notes: list[str],
@@ -268,7 +290,7 @@ def build(
     )
     check_target(target, given['target'], host['kernel'])
     tpgt = device['boot_tpgt']
-    luns = resolve_luns(lun_tables, given['target'], tpgt, host['kernel'], values)
+    luns = resolve_luns(lists['luns'], given['target'], tpgt, host['kernel'], values)
     there = luns or alike(Target(**target), tpgt)
     check_sizes(there)
     resolve_engine(run, any(lun.disk.kind == 'python' for lun in there))
@@ -288,6 +310,9 @@ def build(
     resolve_queues(device, guest['vcpus'], qemu['version'], notes)
     resolve_workers(device, host, qemu['version'], notes)
     check_features(device, guest, host, qemu, run['hypothetical'], notes)
+    hotplugs = resolve_hotplugs(lists['hotplugs'], there, tpgt, values)
+    if hotplugs and not device['hotplug']:
+        notes.append('[[hotplug]]: the guest hears nothing of it without device.hotplug=on')
     config = Config(
         jobs=workloads,
         guest=Guest(**guest),
@@ -297,6 +322,8 @@ def build(
         target=Target(**target),
         run=Run(**run),
         luns=luns,
+        tmfs=resolve_tmfs(lists['tmfs'], tpgt, values),
+        hotplugs=hotplugs,
         costs={name: convert(COST, f'costs.{name}', value) for name, value in costs.items()},
         notes=tuple(notes),
         replays=tuple(replays),
@@ -475,8 +502,6 @@ def check_features(
             reason = f'Linux {guest["kernel"]} in the guest does not ack {label}'
             reason += f' (guest.kernel={able[0]} does)' if able else ''
         notes.append(f'device.{name}=on: {reason}: it is off')
-    if device['hotplug']:
-        notes.append('device.hotplug=on has no effect on the data path; no events are modelled')
     if hypothetical and not agreed.hypothetical:
         notes.append('run.hypothetical=on has no effect: nothing hypothetical is asked for')
 

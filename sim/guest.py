@@ -8,6 +8,8 @@ the atomic action that it performs (kernel function in brackets):
                io_submit | virtqueue_add_sgs | kick_prepare, notify | VM entry | io_getevents
     handler    IRQ -> DRAIN ... -> RECHECK (-> DRAIN) -> RETURN
                vring_interrupt, disable_cb, get_buf | get_buf, enable_cb_prepare | more_used | iret
+    WORK       a kernel thread of the driver, which preempts the job's thread (sim.guest_work,
+               sim.guest_events)
     asleep     WAIT_EVENTS (io_getevents, fsync) WAIT_TAG (blk_mq_get_tag)
                SLEEP (think time, rate, startdelay) DONE
     stopped    FROZEN: the VM is paused; what was left of the state is kept, vectors stay pending
@@ -24,17 +26,18 @@ A request that finds no tag puts the thread to sleep (blk_mq_get_tag); one that 
 or the LUN's queue depth used up waits in the hardware queue's dispatch list and is tried again
 after the next completions (blk_mq_run_hw_queue).
 
-This is the front: sim.guest_submit has the thread, sim.guest_handler the handler, sim.guest_fields
-the words of both.
+This is the front: sim.guest_submit has the thread, sim.guest_handler the handler, sim.guest_work
+kernel threads, sim.guest_fields the words of all.
 """
 
 # ruff: noqa: F405
 
 import numpy as np
 
-from sim import app, guest_handler, guest_submit
+from sim import app, guest_events, guest_handler, guest_submit, guest_work
 from sim.agents import A_BUSY, A_STATE, NEVER, move, wake
 from sim.guest_fields import *  # noqa: F403
+from sim.guest_handler import give_work as give_work
 from sim.guest_handler import raise_vector as raise_vector
 from sim.jit import kernel
 
@@ -88,6 +91,15 @@ def thaw(st, v, now):
         move(st, st[v + V_SLOT], st[v + V_RESUME_AT])
 
 
+@kernel
+def _work(mem, lines, st, tr, v, now):
+    """One step of the kernel thread that has the vCPU."""
+    w = u64(st[v + V_HANDLER_QUEUE])
+    if st[w + W_KIND] == ERROR_HANDLER:
+        return guest_work.step(mem, lines, st, tr, v, w, now)
+    return guest_events.step(mem, lines, st, tr, v, w, now)
+
+
 @kernel(inline=True)
 def _act(mem, lines, st, tr, v, now):
     """The atomic action of the state that the vCPU is in; returns the cycles to the next one."""
@@ -110,6 +122,8 @@ def _act(mem, lines, st, tr, v, now):
         return guest_handler.recheck(mem, lines, st, tr, v, now)
     if state == RETURN:
         return guest_handler.leave(st, tr, v, now)
+    if state == WORK:
+        return _work(mem, lines, st, tr, v, now)
     if state in (SLEEP, WAIT_EVENTS):  # its timer has gone off
         st[v + A_STATE] = CALL
         return 0

@@ -30,9 +30,10 @@ ONE, TWO = u64(1), u64(2)
     RECHECK,
     RETURN,
     FROZEN,
-) = range(14)
+    WORK,
+) = range(15)
 STATES = (
-    'done call add kick enter reap wait_events wait_tag sleep irq drain recheck return frozen'
+    'done call add kick enter reap wait_events wait_tag sleep irq drain recheck return frozen work'
 ).split()
 
 # A vCPU's stretch.
@@ -71,8 +72,9 @@ STATES = (
     V_PLUG_LEFT,
     V_FROZEN_STATE,  # what a FROZEN vCPU goes on in
     V_FROZEN_LEFT,  # cycles left of that state; if it sleeps, when its timer ends it
-) = map(u64, range(A_FIELDS, A_FIELDS + 34))
-VCPU_WORDS = A_FIELDS + 34
+    V_WORK,  # base of the kernel thread that polls the queue in the handler, 0 none
+) = map(u64, range(A_FIELDS, A_FIELDS + 35))
+VCPU_WORDS = A_FIELDS + 35
 
 # A queue as the guest has it: struct virtio_scsi_vq and, of a request queue, its blk-mq hardware
 # queue with the tags.
@@ -102,11 +104,63 @@ VCPU_WORDS = A_FIELDS + 34
     G_WAITER_ROOM,
     G_ROW_OF_HEAD,  # trace only: row of the request that a head stands for
     G_HANDLERS,
-) = map(u64, range(25))
-GUEST_QUEUE_WORDS = 25
+    G_THREAD,  # control, event: base of the kernel thread that its buffers go to
+) = map(u64, range(26))
+GUEST_QUEUE_WORDS = 26
 
-# What a queue has for its vCPU: its vector, or requests that may be tried again.
-NOTHING, VECTOR, RUN_QUEUE = range(3)
+# What a queue has for its vCPU: its vector, or requests that may be tried again; a kernel thread
+# has work.
+NOTHING, VECTOR, RUN_QUEUE, WORK_WAITS = range(4)
+
+# A kernel thread of the driver: the error handler, the event work. It is pended on its vCPU like a
+# queue, so that its stretch begins with the words of one; then these.
+(
+    W_KIND,
+    W_PHASE,
+    W_QUEUE,  # base of the queue that it serves
+    W_COUNT,  # what waits for it, first in first out: tasks; buffers that came back
+    W_HEAD,
+    W_ROOM,
+    W_LIST,
+    W_TASK,  # the task in hand, -1 none; the buffer
+    W_NEXT,  # index of the request queue that it polls next
+    W_QUEUES,
+    W_QUEUE_LIST,  # all request queues
+    W_LUNS,
+    W_LUN_LIST,
+    W_MEMORY,  # where its buffers are in guest memory
+    W_KICKS,
+    W_END,  # event work: the scan ends before this LUN
+    W_HANDLED,  # how many events; the last W_LOG_ROOM of them stand in the log
+    W_LOG,
+    W_LOG_ROOM,
+    W_ROW,  # the trace's scratch row, for its commands
+) = map(u64, range(GUEST_QUEUE_WORDS, GUEST_QUEUE_WORDS + 20))
+THREAD_WORDS = GUEST_QUEUE_WORDS + 20
+ERROR_HANDLER, EVENT_WORK = range(2)
+SEND, NOTIFY, AWAIT, POLL = range(4)  # phases of the error handler
+HANDLE, SCAN, INQUIRED, JUDGE, REFILL, TELL = range(6)  # and of the event work
+
+# A handled event in the log: when, the words of struct virtio_scsi_event, what came of it.
+EV_TIME, EV_EVENT, EV_TARGET, EV_LUN, EV_REASON, EV_INQUIRIES = map(u64, range(6))
+LOG_WORDS = 6
+
+EVENT_BUFFERS = 8  # VIRTIO_SCSI_EVENT_LEN
+INQUIRY_UNIT = -1  # in place of a unit: the scan's INQUIRY, on the tag behind those of blk-mq
+
+# A task of the error handler: a request on the control queue.
+(
+    TASK_ROW,  # its row in the trace
+    TASK_TYPE,  # T_TMF, T_AN_QUERY, T_AN_SUBSCRIBE
+    TASK_SUBTYPE,  # of a TMF; events asked for of an AN
+    TASK_TARGET,
+    TASK_LUN,
+    TASK_DEVICE,  # base of the guest's LUN, 0: it knows none there
+    TASK_HOLDS,  # no other command goes to the host meanwhile (tmf_in_progress)
+    TASK_RESPONSE,  # -1: none yet
+) = map(u64, range(8))
+TASK_WORDS = 8
+NO_RESPONSE = -1
 
 # A tag.
 (
@@ -132,8 +186,10 @@ TAG_WORDS = u64(10)
     L_STARVED,  # requests wait somewhere because the LUN had no budget
     L_QUEUE_COUNT,
     L_QUEUE_LIST,  # the queues that lead to it
-) = map(u64, range(7))
-LUN_WORDS = 7
+    L_FULL_DEPTH,  # L_DEPTH while nothing holds the LUN back; 0: the guest knows of no such LUN
+    L_CMD_PER_LUN,  # L_FULL_DEPTH while it does
+) = map(u64, range(9))
+LUN_WORDS = 9
 
 RESP_OFFSET = 59  # struct virtio_scsi_cmd: the response follows the larger, PI form of the request
 AIO_PLUG_THRESHOLD = 2  # fs/aio.c, io_uring.c: a submission of more than two plugs

@@ -26,15 +26,19 @@ from sim.guest_fields import (
     CALL,
     DRAIN,
     ENTER,
+    ERROR_HANDLER,
     FROZEN,
     G_DISPATCH_HEAD,
+    G_DISPATCH_TAIL,
     G_DRIVER,
     G_HANDLERS,
     G_HEADER_STRIDE,
     G_HEADERS,
+    G_INDEX,
     G_LOCK_UNTIL,
     G_TAG_FREE,
     G_TAG_LIST,
+    G_THREAD,
     G_VCPU,
     G_VECTOR_PENDING,
     G_WAITER_HEAD,
@@ -42,13 +46,16 @@ from sim.guest_fields import (
     G_WAITER_ROOM,
     G_WAITERS,
     IRQ,
+    JUDGE,
     KICK,
     L_BUSY,
     L_DEPTH,
+    L_FULL_DEPTH,
     L_QUEUE_COUNT,
     L_QUEUE_LIST,
     L_STARVED,
     NOTHING,
+    POLL,
     REAP,
     RECHECK,
     RESP_OFFSET,
@@ -62,6 +69,7 @@ from sim.guest_fields import (
     T_SEGMENTS,
     T_UNIT,
     T_VCPU,
+    TASK_ROW,
     V_BATCH_COUNT,
     V_CORE,
     V_DISPATCHING,
@@ -84,9 +92,19 @@ from sim.guest_fields import (
     V_SLEEPING_SINCE,
     V_SLOT,
     V_TAG,
+    V_WORK,
     VECTOR,
+    W_COUNT,
+    W_HEAD,
+    W_KIND,
+    W_LIST,
+    W_PHASE,
+    W_ROOM,
+    W_TASK,
     WAIT_EVENTS,
     WAIT_TAG,
+    WORK,
+    WORK_WAITS,
     is_asleep,
     is_open,
     job_of,
@@ -94,6 +112,17 @@ from sim.guest_fields import (
     tag_base,
 )
 from sim.jit import kernel
+from sim.layout import (
+    S_ABORTED,
+    S_BAD_TARGET,
+    S_BUSY,
+    S_NEXUS_FAILURE,
+    S_OK,
+    S_RESET,
+    S_TARGET_FAILURE,
+    S_TRANSPORT_FAILURE,
+    VQ_REQUEST_FIRST,
+)
 from sim.memory import load64, take_cycles
 from sim.se_cmd import OP_WRITE
 
@@ -127,7 +156,7 @@ def _hold(lines, st, v, q, now):
 
 
 @kernel(inline=True)
-def _finish(mem, st, tr, q, tag, now):
+def finish(mem, st, tr, q, tag, now):
     """scsi_done(): the request goes back to the application; its tag is free again."""
     t = tag_base(st, q, tag)
     row = u64(st[t + T_ROW])
@@ -141,7 +170,10 @@ def _finish(mem, st, tr, q, tag, now):
     lun = u64(st[t + T_LUN])
     st[lun + L_BUSY] -= 1
     if st[lun + L_STARVED]:
-        _run_starved(st, lun, q, now)
+        run_starved(st, lun, q, now)
+    if st[t + T_UNIT] < 0:
+        _inquired(st, u64(st[t + T_VCPU]), now)
+        return
     st[u64(st[q + G_TAG_LIST]) + u64(st[q + G_TAG_FREE])] = tag
     st[q + G_TAG_FREE] += 1
     owner = u64(st[t + T_VCPU])
@@ -153,7 +185,7 @@ def _finish(mem, st, tr, q, tag, now):
 
 
 @kernel
-def _run_starved(st, lun, mine, now):
+def run_starved(st, lun, mine, now):
     """scsi_run_queue_async(): every queue whose requests wait for the LUN's budget is run.
 
     The handler that frees the budget runs its own queue by itself; the others run on their vCPUs.
@@ -198,6 +230,38 @@ def wake_thread(st, v, asleep, runs, now):
 
 
 @kernel
+def outcome_of(response, status):
+    """virtscsi_complete_cmd(): the host byte for a response, or else what the status says.
+
+    What the SCSI layer would try again (a busy bus, a reset, a unit attention) it has done with
+    here.
+    """
+    if response == S_OK:
+        if status == scsi.GOOD:
+            return record.OK
+        if status == scsi.BUSY:
+            return record.BUSY
+        if status == scsi.RESERVATION_CONFLICT:
+            return record.RESERVATION_CONFLICT
+        if status == scsi.TASK_SET_FULL:
+            return record.TASK_SET_FULL
+        return record.TASK_ABORTED if status == scsi.TASK_ABORTED else record.CHECK_CONDITION
+    if response in (S_BAD_TARGET, S_TARGET_FAILURE):
+        return record.BAD_TARGET
+    if response == S_ABORTED:
+        return record.ABORT
+    if response == S_RESET:
+        return record.RESET
+    if response == S_BUSY:
+        return record.BUS_BUSY
+    if response == S_TRANSPORT_FAILURE:
+        return record.TRANSPORT_DISRUPTED
+    if response == S_NEXUS_FAILURE:
+        return record.RESERVATION_CONFLICT
+    return record.ERROR  # OVERRUN, FAILURE, and what nobody knows
+
+
+@kernel
 def drain(mem, lines, st, tr, v, now):
     """One turn of virtscsi_vq_done()'s inner loop: finish the last command, get the next.
 
@@ -206,7 +270,7 @@ def drain(mem, lines, st, tr, v, now):
     q = u64(st[v + V_HANDLER_QUEUE])
     core = st[v + V_CORE]
     if st[v + V_FINISHING] >= 0:
-        _finish(mem, st, tr, q, st[v + V_FINISHING], now)
+        finish(mem, st, tr, q, st[v + V_FINISHING], now)
         st[v + V_FINISHING] = -1
     tag = vring.get_buf(mem, lines, st, u64(st[q + G_DRIVER]), core)
     if tag < 0:
@@ -214,16 +278,14 @@ def drain(mem, lines, st, tr, v, now):
         st[v + A_STATE] = RECHECK
         return _hold(lines, st, v, q, now)
     st[v + A_STATE] = DRAIN
+    if st[q + G_INDEX] < VQ_REQUEST_FIRST:
+        _hand_to_thread(st, tr, v, u64(st[q + G_THREAD]), tag, now)
+        return _hold(lines, st, v, q, now)
     t = tag_base(st, q, tag)
     row = u64(st[t + T_ROW])
     header = st[q + G_HEADERS] + st[q + G_HEADER_STRIDE] * tag
     reply = scsi.read_response(mem, lines, core, header + RESP_OFFSET)
-    outcome = record.OK
-    if reply >> 8:
-        outcome = record.BAD_TARGET
-    elif reply & 0xFF:
-        outcome = record.CHECK_CONDITION
-    tr[row + record.R_OUTCOME] = outcome
+    tr[row + record.R_OUTCOME] = record.OK if reply == 0 else outcome_of(reply >> 8, reply & 0xFF)
     tr[row + record.R_IRQ] = max(tr[row + record.R_USED], st[v + V_HANDLER_SINCE] + 1)
     tr[row + record.R_IRQ_ID] = st[v + V_HANDLER_ID]
     st[v + V_FINISHING] = tag
@@ -246,6 +308,23 @@ def recheck(mem, lines, st, tr, v, now):
 
 
 @kernel
+def wait_in_line(st, q, tag, front):
+    """Request `tag` joins the dispatch list of hardware queue `q`, at its front or its end."""
+    t = tag_base(st, q, tag)
+    if st[q + G_DISPATCH_HEAD] < 0:
+        st[t + T_NEXT] = -1
+        st[q + G_DISPATCH_HEAD] = tag
+        st[q + G_DISPATCH_TAIL] = tag
+    elif front:
+        st[t + T_NEXT] = st[q + G_DISPATCH_HEAD]
+        st[q + G_DISPATCH_HEAD] = tag
+    else:
+        st[t + T_NEXT] = -1
+        st[tag_base(st, q, st[q + G_DISPATCH_TAIL]) + T_NEXT] = tag
+        st[q + G_DISPATCH_TAIL] = tag
+
+
+@kernel
 def dispatch_next(st, tr, v, now, delay):
     """blk_mq_run_hw_queue(): try the first waiting request again, if it could fit now."""
     q = u64(st[v + V_HANDLER_QUEUE])
@@ -254,7 +333,7 @@ def dispatch_next(st, tr, v, now, delay):
         t = tag_base(st, q, tag)
         d, lun = u64(st[q + G_DRIVER]), u64(st[t + T_LUN])
         needed = 1 if st[d + vring.D_INDIRECT] else 2 + st[t + T_SEGMENTS]
-        if st[lun + L_BUSY] >= st[lun + L_DEPTH]:
+        if st[lun + L_BUSY] >= st[lun + L_DEPTH] and st[lun + L_FULL_DEPTH] > 0:
             st[lun + L_STARVED] = 1
         elif st[v + V_DISPATCHING] == 1 and st[d + vring.D_NUM_FREE] >= needed:
             st[q + G_DISPATCH_HEAD] = st[t + T_NEXT]
@@ -287,7 +366,8 @@ def _enter_handler(st, v):
     q = st[u64(st[v + V_PENDING_LIST]) + u64(head)]
     st[v + V_PENDING_HEAD] = wrapped(head + 1, st[v + V_QUEUES])
     st[v + V_PENDING_COUNT] -= 1
-    st[v + A_STATE] = IRQ if st[u64(q) + G_VECTOR_PENDING] == VECTOR else RETURN
+    what = st[u64(q) + G_VECTOR_PENDING]
+    st[v + A_STATE] = IRQ if what == VECTOR else (WORK if what == WORK_WAITS else RETURN)
     st[u64(q) + G_VECTOR_PENDING] = NOTHING
     st[v + V_HANDLER_QUEUE] = q
     return st[K_IRQ_ENTRY]
@@ -312,6 +392,11 @@ def interrupt(st, v, now):
 @kernel
 def _leave_handler(st, v, now, delay):
     """The next vector if one waits, else back to the thread."""
+    if st[v + V_WORK]:
+        st[v + V_HANDLER_QUEUE] = st[v + V_WORK]
+        st[v + V_WORK] = 0
+        st[v + A_STATE] = WORK
+        return delay
     if st[v + V_PENDING_COUNT]:
         return delay + _enter_handler(st, v)
     st[v + V_IN_HANDLER] = 0
@@ -345,3 +430,43 @@ def pend(st, q, now, latency):
         interrupt(st, v, now)
         st[v + V_RESUME_AT] += latency
         move(st, st[v + V_SLOT], st[v + V_RESUME_AT])
+
+
+# ------------------------------------------------------------------------------ kernel threads ----
+
+
+@kernel
+def _hand_to_thread(st, tr, v, w, token, now):
+    """complete(), where the error handler waits for its reply; else queue_work()."""
+    if st[w + W_KIND] == ERROR_HANDLER:
+        row = u64(st[u64(st[w + W_TASK]) + TASK_ROW])
+        tr[row + record.R_IRQ] = max(tr[row + record.R_USED], st[v + V_HANDLER_SINCE] + 1)
+        tr[row + record.R_IRQ_ID] = st[v + V_HANDLER_ID]
+        st[w + W_PHASE] = POLL
+        _wake_kernel_thread(st, w, now)
+    else:
+        give_work(st, w, token, now)
+
+
+@kernel
+def _inquired(st, w, now):
+    """The INQUIRY of the event work `w` has been answered."""
+    st[w + W_PHASE] = JUDGE
+    _wake_kernel_thread(st, w, now)
+
+
+@kernel
+def give_work(st, w, item, now):
+    """Something for a kernel thread: a task of the error handler, a buffer with an event."""
+    tail = wrapped(st[w + W_HEAD] + st[w + W_COUNT], st[w + W_ROOM])
+    st[u64(st[w + W_LIST]) + u64(tail)] = item
+    st[w + W_COUNT] += 1
+    _wake_kernel_thread(st, w, now)
+
+
+@kernel
+def _wake_kernel_thread(st, w, now):
+    """A kernel thread takes its vCPU from whatever job runs there, as a handler does."""
+    if st[w + G_VECTOR_PENDING] == NOTHING:
+        st[w + G_VECTOR_PENDING] = WORK_WAITS
+        pend(st, w, now, 0)

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sim import guest, layout, vring
+from sim import guest, guest_events, layout, vring
 from sim.agents import NEVER
 from sim.config import Config
+from sim.formats.action_keys import AN_FUNCTIONS, TMF_FUNCTIONS, Tmf
 from sim.formats.luns import Lun
 from sim.irq_affinity import groups, queue_of
 from sim.layout import PAGE_SIZE, VQ_CONTROL, VQ_EVENT, VQ_REQUEST_FIRST, desc_bytes, vring_offsets
@@ -25,6 +26,9 @@ Take = Callable[..., int]  # take(size, align=1)
 # places scsi_cmnd with virtio_scsi_cmd behind it in a Linux 6.1 guest.
 HEADER_STRIDE = 832
 HEADER_OFFSET = 8
+
+EVENT_LOG_ROOM = 1024  # handled events that are remembered
+ALL_EVENTS = 2 | 4 | 8 | 16 | 32 | 64  # VIRTIO_SCSI_EVT_ASYNC_*: whatever an AN may ask for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +76,10 @@ class GuestPlan:
         self.bases = [take(guest.GUEST_QUEUE_WORDS) for _ in range(count)]
         self.vqs = [self._vq(index) for index in range(count)]
         self.luns = [self._lun(lun) for lun in config.disks]
+        self.tasks = [self._task(tmf) for tmf in config.tmfs]
+        self.error_handler = self._thread(VQ_CONTROL, guest.ERROR_HANDLER, len(self.tasks))
+        self._memory_of_control()
+        self.event_work = self._event_work()
         for index in range(len(vcpu)):
             self._vcpu(index, kick[index])
 
@@ -87,11 +95,31 @@ class GuestPlan:
             self.put(start + place, np.uint64(0), value)
         return start
 
-    def init_rings(self, mem: npt.NDArray[np.uint8], st: npt.NDArray[np.int64]) -> None:
-        """The drivers' private state, once the arrays exist; memory is zero then."""
+    def init_rings(
+        self,
+        mem: npt.NDArray[np.uint8],
+        lines: npt.NDArray[np.int64],
+        st: npt.NDArray[np.int64],
+    ) -> None:
+        """The drivers' private state and the buffers for events, once the arrays exist.
+
+        Memory is zero then.
+        """
         for vq in self.vqs:
             ring = (vq.desc, vq.avail, vq.used)
             vring.driver_init(st, np.uint64(vq.driver), self.num, *ring, self.features)
+        if self.has_events:
+            event, thread = np.uint64(self.bases[VQ_EVENT]), np.uint64(self.event_work)
+            guest_events.fill(mem, lines, st, event, thread)
+
+    @property
+    def has_events(self) -> bool:
+        """Does the driver give the host buffers for events (virtscsi_scan)?
+
+        Of the kernels here 7.2 always does, the older ones where HOTPLUG was agreed.
+        """
+        hotplug = self.features >> layout.F_HOTPLUG & 1
+        return bool(hotplug) or self.config.guest.kernel == '7.2'
 
     # ---- virtqueues
 
@@ -118,7 +146,8 @@ class GuestPlan:
             values += self._on_vcpu(0)  # their vectors are not spread (struct irq_affinity)
         else:
             group = groups(len(self.vcpu), self.queues)[index - VQ_REQUEST_FIRST]
-            values += self._on_vcpu(group[0]) + self._hardware_queue()
+            values += self._on_vcpu(group[0])
+            values += self._hardware_queue(self.num + (index == VQ_REQUEST_FIRST))
         for name, value in values:
             self.put(vq.queue, name, value)
         return vq
@@ -126,8 +155,11 @@ class GuestPlan:
     def _on_vcpu(self, vcpu: int) -> list[tuple[np.uint64, int]]:
         return [(guest.G_VCPU, self.vcpu[vcpu]), (guest.G_VCPU_SLOT, vcpu)]
 
-    def _hardware_queue(self) -> list[tuple[np.uint64, int]]:
-        """The tags of a request queue, and the memory of their commands."""
+    def _hardware_queue(self, commands: int) -> list[tuple[np.uint64, int]]:
+        """The tags of a request queue, and the memory of their commands.
+
+        The first queue has one command more than tags, for the scan of LUNs.
+        """
         num, segments = self.num, self.segments
         table_stride = 64
         while table_stride < 16 * (segments + 2):
@@ -135,12 +167,12 @@ class GuestPlan:
         return [
             (guest.G_TAG_FREE, num),
             (guest.G_TAG_LIST, self.table(range(num - 1, -1, -1))),
-            (guest.G_TAGS, self.take(int(guest.TAG_WORDS) * num)),
-            (guest.G_HEADERS, self.take_bytes(HEADER_STRIDE * num, PAGE_SIZE) + HEADER_OFFSET),
+            (guest.G_TAGS, self.take(int(guest.TAG_WORDS) * commands)),
+            (guest.G_HEADERS, self.take_bytes(HEADER_STRIDE * commands, PAGE_SIZE) + HEADER_OFFSET),
             (guest.G_HEADER_STRIDE, HEADER_STRIDE),
-            (guest.G_TABLES, self.take_bytes(table_stride * num, PAGE_SIZE)),
+            (guest.G_TABLES, self.take_bytes(table_stride * commands, PAGE_SIZE)),
             (guest.G_TABLE_STRIDE, table_stride),
-            (guest.G_DATA, self.take_bytes(PAGE_SIZE * segments * num, PAGE_SIZE)),
+            (guest.G_DATA, self.take_bytes(PAGE_SIZE * segments * commands, PAGE_SIZE)),
             (guest.G_DATA_STRIDE, PAGE_SIZE * segments),
             (guest.G_BUFFERS, self.take(8 + 2 * (segments + 2))),
             (guest.G_WAITER_ROOM, len(self.vcpu)),
@@ -171,8 +203,8 @@ class GuestPlan:
             (guest.V_RESUME_AT, NEVER),
             (guest.V_FINISHING, -1),
             (guest.V_TAG, -1),
-            (guest.V_QUEUES, len(self.bases)),
-            (guest.V_PENDING_LIST, self.take(len(self.bases))),
+            (guest.V_QUEUES, len(self.bases) + 2),  # and the kernel threads
+            (guest.V_PENDING_LIST, self.take(len(self.bases) + 2)),
             (guest.V_QUEUE, queue),
             (guest.V_KICK_SLOT, kick_slot),
             (guest.V_BATCH_LIST, self.take(2 * (2 * self.num + 64))),
@@ -183,12 +215,82 @@ class GuestPlan:
     def _lun(self, lun: Lun) -> int:
         """A LUN as the guest has it (struct scsi_device)."""
         base = self.take(guest.LUN_WORDS)
+        depth = min(self.config.device.cmd_per_lun, self.num)
+        late = self.config.is_late(lun)
         values = (
-            (guest.L_DEPTH, min(self.config.device.cmd_per_lun, self.num)),
+            (guest.L_DEPTH, 0 if late else depth),
+            (guest.L_FULL_DEPTH, 0 if late else depth),
+            (guest.L_CMD_PER_LUN, depth),
             (guest.L_QUEUE_COUNT, self.queues),
             (guest.L_QUEUE_LIST, self.table(self.requests)),
             (guest.L_TARGET, lun.target),
             (guest.L_NUMBER, lun.number),
+        )
+        for name, value in values:
+            self.put(base, name, value)
+        return base
+
+    # ---- kernel threads
+
+    def _thread(self, vq: int, kind: int, room: int) -> int:
+        """A kernel thread of the driver, for the buffers of one virtqueue."""
+        base = self.take(guest.THREAD_WORDS)
+        values = [
+            *self._on_vcpu(0),
+            (guest.G_DISPATCH_HEAD, -1),
+            (guest.W_KIND, kind),
+            (guest.W_QUEUE, self.bases[vq]),
+            (guest.W_ROOM, room),
+            (guest.W_LIST, self.take(room)),
+            (guest.W_TASK, -1),
+            (guest.W_QUEUES, self.queues),
+            (guest.W_QUEUE_LIST, self.table(self.requests)),
+            (guest.W_LUNS, len(self.luns)),
+            (guest.W_LUN_LIST, self.table(self.luns)),
+        ]
+        for name, value in values:
+            self.put(base, name, value)
+        self.put(self.bases[vq], guest.G_THREAD, base)
+        return base
+
+    def _event_work(self) -> int:
+        """The event work, its buffers and its log."""
+        base = self._thread(VQ_EVENT, guest.EVENT_WORK, guest.EVENT_BUFFERS)
+        buffers = layout.EVENT_SIZE * guest.EVENT_BUFFERS
+        values = (
+            (guest.W_MEMORY, self.take_bytes(buffers, layout.CACHE_LINE)),
+            (guest.W_LOG, self.take(guest.LOG_WORDS * EVENT_LOG_ROOM)),
+            (guest.W_LOG_ROOM, EVENT_LOG_ROOM),
+        )
+        for name, value in values:
+            self.put(base, name, value)
+        self.put(self.bases[VQ_EVENT], guest.G_BUFFERS, self.take(8))
+        return base
+
+    def _memory_of_control(self) -> None:
+        """The one command that is on the control queue at a time, and its indirect table."""
+        memory = self.take_bytes(HEADER_STRIDE, PAGE_SIZE) + HEADER_OFFSET
+        self.put(self.error_handler, guest.W_MEMORY, memory)
+        control = self.bases[VQ_CONTROL]
+        self.put(control, guest.G_TABLES, self.take_bytes(64, 64))
+        self.put(control, guest.G_BUFFERS, self.take(8))
+
+    def _task(self, tmf: Tmf) -> int:
+        """A request of the error handler."""
+        base = self.take(guest.TASK_WORDS)
+        places = [(lun.target, lun.number) for lun in self.config.disks]
+        place = (tmf.target, tmf.lun)
+        is_tmf = tmf.function in TMF_FUNCTIONS
+        subtype = TMF_FUNCTIONS.index(tmf.function) if is_tmf else ALL_EVENTS
+        kind = layout.T_TMF if is_tmf else layout.T_AN_QUERY + AN_FUNCTIONS.index(tmf.function)
+        values = (
+            (guest.TASK_TYPE, kind),
+            (guest.TASK_SUBTYPE, subtype),
+            (guest.TASK_TARGET, tmf.target),
+            (guest.TASK_LUN, tmf.lun),
+            (guest.TASK_DEVICE, self.luns[places.index(place)] if place in places else 0),
+            (guest.TASK_HOLDS, int(is_tmf and subtype == layout.TMF_LOGICAL_UNIT_RESET)),
+            (guest.TASK_RESPONSE, guest.NO_RESPONSE),
         )
         for name, value in values:
             self.put(base, name, value)

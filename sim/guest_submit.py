@@ -6,7 +6,7 @@ plug, and the driver's virtscsi_queuecommand() with its kick.
 
 import numpy as np
 
-from sim import app, arrivals, record, scsi, vring
+from sim import app, arrivals, guest_handler, record, scsi, vring
 from sim.agents import (
     A_STATE,
     K_GUEST_IO_GETEVENTS,
@@ -30,7 +30,6 @@ from sim.guest_fields import (
     G_DATA,
     G_DATA_STRIDE,
     G_DISPATCH_HEAD,
-    G_DISPATCH_TAIL,
     G_DRIVER,
     G_HEADER_STRIDE,
     G_HEADERS,
@@ -47,6 +46,7 @@ from sim.guest_fields import (
     KICK,
     L_BUSY,
     L_DEPTH,
+    L_FULL_DEPTH,
     L_NUMBER,
     L_STARVED,
     L_TARGET,
@@ -58,7 +58,6 @@ from sim.guest_fields import (
     T_BLOCKS,
     T_LBA,
     T_LUN,
-    T_NEXT,
     T_OP,
     T_ROW,
     T_SEGMENTS,
@@ -90,7 +89,6 @@ from sim.guest_fields import (
     stamp_of,
     tag_base,
 )
-from sim.guest_handler import dispatch_next
 from sim.jit import kernel
 from sim.job_fields import (
     J_DONE_COUNT,
@@ -104,7 +102,7 @@ from sim.job_fields import (
     U_ROW,
     U_SERIAL,
 )
-from sim.layout import PAGE_SIZE, REQ_SIZE, RESP_SIZE
+from sim.layout import EIO, PAGE_SIZE, REQ_SIZE, RESP_SIZE
 from sim.memory import store64, take_cycles
 from sim.se_cmd import OP_WRITE
 
@@ -253,18 +251,7 @@ def _stamp_data(mem, st, tr, q, tag):
 def _requeue(st, v, q, tag, front):
     """SCSI_MLQUEUE_HOST_BUSY or no budget: the request waits in the dispatch list."""
     st[v + V_REQUEUES] += 1
-    t = tag_base(st, q, tag)
-    if st[q + G_DISPATCH_HEAD] < 0:
-        st[t + T_NEXT] = -1
-        st[q + G_DISPATCH_HEAD] = tag
-        st[q + G_DISPATCH_TAIL] = tag
-    elif front:
-        st[t + T_NEXT] = st[q + G_DISPATCH_HEAD]
-        st[q + G_DISPATCH_HEAD] = tag
-    else:
-        st[t + T_NEXT] = -1
-        st[tag_base(st, q, st[q + G_DISPATCH_TAIL]) + T_NEXT] = tag
-        st[q + G_DISPATCH_TAIL] = tag
+    guest_handler.wait_in_line(st, q, tag, front)
 
 
 @kernel
@@ -274,8 +261,28 @@ def after_add(st, tr, v, now, delay, kick):
         st[v + A_STATE] = KICK
         return delay
     if st[v + V_DISPATCHING]:
-        return dispatch_next(st, tr, v, now, delay)
+        return guest_handler.dispatch_next(st, tr, v, now, delay)
     return _begin(st, tr, v, now, delay)
+
+
+@kernel
+def _is_inquiry_of_none(st, t, lun):
+    """A scan asks also where the guest knows of no LUN."""
+    return st[t + T_UNIT] < 0 and st[lun + L_FULL_DEPTH] == 0
+
+
+@kernel
+def _fail(mem, st, tr, v, q, tag, outcome, now, delay):
+    """The driver gives a request back without the host: it is complete with an error.
+
+    BAD_TARGET where the ring is broken (virtscsi_queuecommand), NO_CONNECT where the LUN is gone
+    (scsi_queue_rq).
+    """
+    t = tag_base(st, q, tag)
+    tr[u64(st[t + T_ROW]) + record.R_OUTCOME] = outcome
+    st[u64(st[t + T_LUN]) + L_BUSY] += 1
+    guest_handler.finish(mem, st, tr, q, tag, now)
+    return after_add(st, tr, v, now, delay, st[v + V_BATCH_COUNT] > 0)
 
 
 @kernel(inline=True)
@@ -301,7 +308,9 @@ def add(mem, lines, st, tr, v, now):
         if st[q + G_DISPATCH_HEAD] >= 0:  # others wait already: behind them
             _requeue(st, v, q, tag, False)
             return after_add(st, tr, v, now, 0, st[v + V_BATCH_COUNT] > 0)
-    if st[lun + L_BUSY] >= st[lun + L_DEPTH]:
+    if st[lun + L_BUSY] >= st[lun + L_DEPTH] and not _is_inquiry_of_none(st, t, lun):
+        if st[lun + L_FULL_DEPTH] == 0:
+            return _fail(mem, st, tr, v, q, tag, record.NO_CONNECT, now, 0)
         st[lun + L_STARVED] = 1
         _requeue(st, v, q, tag, st[v + V_DISPATCHING])
         return after_add(st, tr, v, now, 0, st[v + V_BATCH_COUNT] > 0)
@@ -311,6 +320,8 @@ def add(mem, lines, st, tr, v, now):
     head = vring.add(mem, lines, st, d, core, u64(st[q + G_BUFFERS]), tag, table)
     delay = take_cycles(lines, core)
     st[q + G_LOCK_UNTIL] = now + delay
+    if head == EIO:
+        return _fail(mem, st, tr, v, q, tag, record.BAD_TARGET, now, delay)
     if head < 0:
         _requeue(st, v, q, tag, st[v + V_DISPATCHING])
         if st[d + vring.D_PACKED]:  # what the batch has published so far, by commit_rqs

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sim import backend, host_cpu, se_cmd, target, vhost_scsi, vring
+from sim import backend, host_cpu, se_cmd, target, vhost_control, vhost_scsi, vring
 from sim.config import Config
 from sim.guest_plan import Vq
-from sim.layout import REQ_SIZE, VQ_REQUEST_FIRST
+from sim.layout import F_HOTPLUG, REQ_SIZE, VQ_REQUEST_FIRST
 from sim.lio.ports import TARGETS
 
 # Buffers that a command on the host has room for, beyond the pages of the longest request: headers
@@ -44,9 +44,9 @@ class HostPlan:
 
     `take` hands out words of the agents' state, `put` says what a word shall hold. `workers` are
     the vhost workers, `cpus` the number of each one's host CPU, `kworkers` LIO's threads by that
-    number, `irq` the slots of the request queues' vectors, `vqs` the guest's side of each
-    virtqueue. `targets` is where the table of targets begins, `segments` the length of the longest
-    request in pages.
+    number, `irq` the slots of the vectors (of request queues, then of control and event queue, if
+    anything can come over those), `vqs` the guest's side of each virtqueue. `targets` is where the
+    table of targets begins, `segments` the length of the longest request in pages.
     """
 
     def __init__(
@@ -109,11 +109,25 @@ class HostPlan:
             vhost_scsi.S_HEADER: REQ_SIZE,
             vhost_scsi.S_KERNEL: kernel,
             vhost_scsi.S_ROOM: self.pieces,
+            vhost_scsi.S_BUGS: vhost_scsi.bugs_of(self.config.host.bugs),
+            vhost_scsi.S_RESETS: -1,
+            vhost_scsi.S_EVENT_FREE: self._events(),
+            vhost_scsi.S_HOTPLUG: self.config.agreed.acked >> F_HOTPLUG & 1,
         })  # fmt: skip
 
+    def _events(self) -> int:
+        """Records for as many events as may wait; the first of a list of free ones."""
+        free = -1
+        for _ in range(vhost_control.EVENTS_MAX + 1):
+            event = self.take(vhost_control.EVENT_WORDS)
+            self.put(event, vhost_control.E_NEXT, free)
+            free = event
+        return free
+
     def _vq(self, vq: Vq, worker: int) -> None:
-        """A virtqueue as the host has it; a request queue has commands and a vector agent."""
+        """A virtqueue as the host has it."""
         q, request = self.bases[vq.index], vq.index - VQ_REQUEST_FIRST
+        words = int(se_cmd.X_DATA) + 2 * (self.pieces if request >= 0 else 0)
         self._put_all(q, {
             backend.Q_DEVICE: self.devices[vq.index],
             backend.Q_INDEX: vq.index,
@@ -125,16 +139,21 @@ class HostPlan:
             backend.Q_BACKEND: 1,
             backend.Q_INFLIGHT: q + int(backend.Q_INFLIGHTS),
             backend.Q_INFLIGHTS: 1,
+            backend.Q_IRQ_SLOT: self._irq_slot(vq.index),
+            backend.Q_COMMANDS: self.take(words * self.num),
+            backend.Q_COMMAND_WORDS: words,
+            backend.Q_ORDER_LIST: self.take(self.num),
+            backend.Q_ORDER_ROOM: self.num,
         })  # fmt: skip
-        if request >= 0:
-            words = int(se_cmd.X_DATA) + 2 * self.pieces
-            self._put_all(q, {
-                backend.Q_IRQ_SLOT: self.irq[request],
-                backend.Q_COMMANDS: self.take(words * self.num),
-                backend.Q_COMMAND_WORDS: words,
-                backend.Q_ORDER_LIST: self.take(self.num),
-                backend.Q_ORDER_ROOM: self.num,
-            })  # fmt: skip
+
+    def _irq_slot(self, vq: int) -> int:
+        """The agent that carries the interrupts of a virtqueue: those of control and event queue
+        are the last; -1 where nothing can come over them.
+        """
+        requests = len(self.vqs) - VQ_REQUEST_FIRST
+        if vq >= VQ_REQUEST_FIRST:
+            return self.irq[vq - VQ_REQUEST_FIRST]
+        return self.irq[requests + vq] if len(self.irq) > requests else -1
 
     def _cpu(self, workers: int) -> int:
         """A host CPU that so many workers share."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sim import scsi, vhost_scsi, vring
+from sim import scsi, vhost_control, vhost_scsi, vring
 from sim.errors import ConfigError
 from sim.formats.sense import Sense, parse_sense
 from sim.layout import PAGE_SIZE, REQ_PI_SIZE, REQ_SIZE, RESP_SIZE
@@ -191,9 +191,11 @@ class Initiator:
     def control(self, request: bytes, *, into: int = 8) -> bytes | None:
         """A request of the control queue: its response, None if it is dropped."""
         self._lay([request], [into])
-        code, size = vhost_scsi.control(self.mem, self.st, u64(0), u64(BUFFERS))
-        if code == vhost_scsi.NO_REPLY:
+        code, size, lun = vhost_control.parse(self.mem, self.st, u64(0), u64(BUFFERS))
+        if size == 0:
             return None
+        if code == vhost_control.RESET:
+            code = vhost_control.reset(self.st, lun)
         return bytes(int(size) - 1) + bytes([int(code)])
 
     def held(self, spec: LunSpec, lba: int, blocks: int) -> bytes:

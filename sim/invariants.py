@@ -26,7 +26,8 @@ def check(machine: Machine) -> list[str]:
     if rows.size == 0:
         return ['no request was recorded: the run did nothing']
     broken += data(rows, luns_of(machine))
-    return [*conservation(rows), *order(rows), *littles_law(rows), *broken]
+    sent = rows[~kept_from_the_host(rows)]
+    return [*conservation(sent), *order(sent), *littles_law(rows), *broken]
 
 
 def checks_of(machine: Machine) -> dict[str, list[str]]:
@@ -64,6 +65,13 @@ def counted(machine: Machine) -> list[str]:
     if word(recorder.T_HOMELESS):
         broken.append(f'recorder: {word(recorder.T_HOMELESS)} requests found no row to use')
     return broken
+
+
+def kept_from_the_host(rows: Rows) -> npt.NDArray[np.bool_]:
+    """Which requests the driver has given back by itself, because the host could not have them."""
+    outcome = rows[:, COLUMN['outcome']]
+    failed = (outcome == record.NO_CONNECT) | (outcome == record.BAD_TARGET)
+    return failed & (rows[:, COLUMN['published']] == 0)
 
 
 def conservation(rows: Rows) -> list[str]:

@@ -77,10 +77,21 @@ RESP_SENSE = u64(12)
 SENSE_SIZE = 96
 
 # virtio_scsi_cmd_resp.response, and those of the control queue
-S_OK = 0
-S_BAD_TARGET = 3
-S_FUNCTION_SUCCEEDED = 10
-S_FUNCTION_REJECTED = 11
+(
+    S_OK,
+    S_OVERRUN,
+    S_ABORTED,
+    S_BAD_TARGET,
+    S_RESET,
+    S_BUSY,
+    S_TRANSPORT_FAILURE,
+    S_TARGET_FAILURE,
+    S_NEXUS_FAILURE,
+    S_FAILURE,
+    S_FUNCTION_SUCCEEDED,
+    S_FUNCTION_REJECTED,
+    S_INCORRECT_LUN,
+) = range(13)
 
 # Control and event queue: struct virtio_scsi_ctrl_tmf_req, _an_req, virtio_scsi_event.
 TMF_REQ_SIZE, TMF_RESP_SIZE = 24, 1
@@ -105,6 +116,8 @@ RESET_HARD, RESET_RESCAN, RESET_REMOVED = range(3)
 VQ_CONTROL, VQ_EVENT, VQ_REQUEST_FIRST = range(3)
 
 VHOST_SCSI_WEIGHT = 256  # drivers/vhost/scsi.c: requests per run of handle_vq before it requeues
+
+F_HOTPLUG = 1  # virtio-scsi: the device tells of LUNs that come and go
 
 # Feature bits of the ring and the transport (virtio "Reserved Feature Bits").
 F_NOTIFY_ON_EMPTY = 24

@@ -30,6 +30,7 @@ from sim.guest_plan import GuestPlan
 from sim.host_plan import HostPlan, Kworkers, Thread
 from sim.jobs import JobBuilder, JobPlan
 from sim.layout import PAGE_SIZE, VQ_REQUEST_FIRST
+from sim.lio import ports
 from sim.lio.ports import TargetPlan
 from sim.lio.spec import LunSpec
 from sim.units import ns_to_cycles
@@ -56,6 +57,10 @@ class Machine:
     drivers: tuple[int, ...]  # the two sides of each ring (sim.vring)
     devices: tuple[int, ...]
     vhost: int  # base of the vhost-scsi device (sim.vhost_scsi)
+    tasks: tuple[int, ...]  # of the guest's error handler
+    error_handler: int
+    event_work: int
+    luns: dict[tuple[int, int], tuple[int, int]]  # by target and number: bases of both in LIO
     plans: tuple[JobPlan, ...]
     row_margin: int
     watched: tuple[str, ...]  # the groups of counters in the recorder's marks
@@ -140,6 +145,8 @@ class _Builder:
         self.depth = max(job.iodepth for job in config.jobs)
         self.worker_cpus = config.worker_cpus
         self.cpus = max(self.worker_cpus) + 1
+        # Vectors of control and event queue, where something can come over them.
+        self.rare = VQ_REQUEST_FIRST if config.tmfs or config.hotplugs else 0
         self.words = _Arena(agents.WORLD_WORDS)
         self.bytes = _Arena(PAGE_SIZE)
         self.writes: list[tuple[int, int]] = []  # (offset, value) once the arrays exist
@@ -173,6 +180,7 @@ class _Builder:
             *((agents.WORKER, f'vhost{i}') for i in more_workers),
             *((agents.LIO_SUBMIT, f'lio_submit{i}') for i in more_cpus),
             *((agents.LIO_COMPLETE, f'lio_complete{i}') for i in more_cpus),
+            *((agents.IRQ, name) for name in ('irq_control', 'irq_event')[: self.rare]),
         ]
 
     def build(self) -> Machine:
@@ -190,7 +198,7 @@ class _Builder:
             kick=self._slots_of(agents.KICK),
             segments=self.segments,
         )
-        targets = self._luns()
+        self.targets = self._luns()
         pairs = zip(
             self._threads(agents.LIO_SUBMIT), self._threads(agents.LIO_COMPLETE), strict=True
         )
@@ -204,7 +212,7 @@ class _Builder:
             kworkers=self.kworkers,
             irq=self._slots_of(agents.IRQ),
             vqs=self.guest.vqs,
-            targets=targets,
+            targets=self.targets,
             segments=self.segments,
         )
         self._crossings()
@@ -212,7 +220,7 @@ class _Builder:
             self._disk(index, lun.disk)
         plans = self._plans()
         machine = self._assemble(plans)
-        self.guest.init_rings(machine.mem, machine.st)
+        self.guest.init_rings(machine.mem, machine.lines, machine.st)
         self.host.init_rings(machine.mem, machine.st)
         return machine
 
@@ -257,6 +265,7 @@ class _Builder:
         watched = self._watched(len(cores))
         margin = 2 * self.depth * self.vcpus + 64
         tr = recorder.new_trace(self._recording(plans, margin + 1, watched))
+        self._rows_of_tasks(st, tr)
         first_row = recorder.T_ROWS if self.record_requests else recorder.T_SCRATCH
         st[int(agents.H_ROWS)] = tr[int(first_row)]
         machine = Machine(
@@ -275,12 +284,26 @@ class _Builder:
             drivers=tuple(vq.driver for vq in self.guest.vqs),
             devices=tuple(self.host.devices),
             vhost=self.host.vhost,
+            tasks=tuple(self.guest.tasks),
+            error_handler=self.guest.error_handler,
+            event_work=self.guest.event_work,
+            luns=self._lio_luns(st),
             plans=tuple(plans),
             row_margin=margin,
             watched=tuple(watched),
         )
         machine._set_high_water()
         return machine
+
+    def _rows_of_tasks(self, st: Words, tr: Words) -> None:
+        """Each task of the error handler has a row; what else control and event queue say, none."""
+        scratch = tr[int(recorder.T_SCRATCH)]
+        for vq in self.guest.vqs[:VQ_REQUEST_FIRST]:
+            st[vq.rows : vq.rows + self.num] = scratch
+        st[self.guest.event_work + int(guest.W_ROW)] = scratch
+        for place, task in enumerate(self.guest.tasks):
+            row = tr[int(recorder.T_TASKS)] + record.ROW_WORDS * place
+            st[task + int(guest.TASK_ROW)] = row
 
     def _recording(
         self, plans: list[JobPlan], margin: int, watched: dict[str, list[int]]
@@ -310,6 +333,7 @@ class _Builder:
             in_flight=max(in_flight),
             clones=len(plans),
             watched=list(watched.items()),
+            tasks=len(self.guest.tasks),
         )
 
     def _watched(self, cores: int) -> dict[str, list[int]]:
@@ -343,7 +367,8 @@ class _Builder:
         for vcpu, base in zip(self.vcpu, self._bases_of(agents.KICK), strict=True):
             self.put(base, crossing.C_VCPU, vcpu)
             self.put(base, crossing.C_HOST_QUEUES, table)
-        for queue, base in zip(self.guest.requests, self._bases_of(agents.IRQ), strict=True):
+        queues = self.guest.requests + self.guest.bases[: self.rare]
+        for queue, base in zip(queues, self._bases_of(agents.IRQ), strict=True):
             self.put(base, crossing.C_GUEST_QUEUE, queue)
 
     def _luns(self) -> int:
@@ -370,6 +395,17 @@ class _Builder:
         words = self.target_plan.words(base, bases)
         self.writes += enumerate(words.tolist(), base)
         return base
+
+    def _lio_luns(self, st: Words) -> dict[tuple[int, int], tuple[int, int]]:
+        """The LUNs of the config as LIO has them; what is added later is not mapped yet."""
+        found = {}
+        for lun in self.config.disks:
+            target = np.uint64(st[self.targets + lun.target])
+            base = int(ports.find_lun(st, target, lun.number))
+            found[lun.target, lun.number] = int(target), base
+            if self.config.is_late(lun):
+                ports.unmap_lun(st, target, lun.number)
+        return found
 
     def _disk(self, index: int, spec: Target) -> None:
         """The disk of one LUN."""

@@ -80,9 +80,42 @@ ROW_WORDS = len(COLUMNS)
 
 OPS = ('read', 'write', 'flush')
 
-# Outcomes.
-UNFINISHED, OK, BAD_TARGET, CHECK_CONDITION, DROPPED = range(5)
-OUTCOMES = ('unfinished', 'ok', 'bad_target', 'check_condition', 'dropped')
+# What the guest's SCSI layer makes of a request: all well; the host byte that virtio_scsi gives it,
+# DID_ without the prefix; or, where that is OK, the SAM status.
+OUTCOMES = (
+    'unfinished',
+    'ok',
+    'bad_target',
+    'check_condition',
+    'dropped',
+    'no_connect',
+    'error',
+    'abort',
+    'reset',
+    'bus_busy',
+    'transport_disrupted',
+    'reservation_conflict',
+    'busy',
+    'task_set_full',
+    'task_aborted',
+)
+(
+    UNFINISHED,
+    OK,
+    BAD_TARGET,
+    CHECK_CONDITION,
+    DROPPED,
+    NO_CONNECT,
+    ERROR,
+    ABORT,
+    RESET,
+    BUS_BUSY,
+    TRANSPORT_DISRUPTED,
+    RESERVATION_CONFLICT,
+    BUSY,
+    TASK_SET_FULL,
+    TASK_ABORTED,
+) = range(15)
 
 # Block stamps: what tells one write's data from every other's.
 

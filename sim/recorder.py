@@ -14,7 +14,7 @@ the time and what the agents have counted so far; when the marks are full, neigh
 become one. Confidence intervals rest on these batches.
 
 The trace array, in this order: head, rooms of jobs, stages and batches (with counting), marks,
-scratch row, rows in use (with counting), rows kept.
+rows of the error handler's tasks, scratch row, rows in use (with counting), rows kept.
 """
 
 from collections.abc import Sequence
@@ -28,6 +28,8 @@ from sim.agents import H_NOTICE, H_ROW_WORDS, H_ROWS, H_ROWS_HIGH, H_SERIAL, N_T
 from sim.histogram import HISTOGRAM_WORDS
 from sim.jit import kernel
 from sim.record import (
+    BAD_TARGET,
+    NO_CONNECT,
     OPS,
     R_ARRIVE,
     R_COMPLETE,
@@ -35,6 +37,7 @@ from sim.record import (
     R_FETCHED_COUNT,
     R_JOB,
     R_OP,
+    R_OUTCOME,
     R_PUBLISHED_COUNT,
     R_REAP,
     R_SERIAL,
@@ -56,6 +59,7 @@ u64 = np.uint64
     T_CUT_NS,  # and arrivals before this time
     T_HZ,
     T_SCRATCH,  # offset of the scratch row
+    T_TASKS,  # offset of the rows of the error handler's tasks
     T_ROWS,  # offset of the first row that is kept
     T_FREE_COUNT,  # rows to be used again, a stack of offsets
     T_FREE_LIST,
@@ -76,8 +80,8 @@ u64 = np.uint64
     T_WRONG_COUNT_SERIAL,  # the first of them
     T_WRONG_ORDER,  # completed requests whose timestamps are missing or go back
     T_WRONG_ORDER_SERIAL,
-) = map(u64, range(27))
-HEAD_WORDS = 27
+) = map(u64, range(28))
+HEAD_WORDS = 28
 
 # A job's clone: first (plus one) and last completion in ns, then the histograms of each operation.
 C_FIRST, C_LAST, C_HISTOGRAMS = map(u64, range(3))
@@ -233,6 +237,8 @@ def _look_at(tr, row):
     other_than_once = (tr[row + R_PUBLISHED_COUNT] - 1) | (tr[row + R_FETCHED_COUNT] - 1)
     other_than_once |= (tr[row + R_USED_COUNT] - 1) | (tr[row + R_COMPLETED_COUNT] - 1)
     if other_than_once:
+        if tr[row + R_PUBLISHED_COUNT] == 0 and tr[row + R_OUTCOME] in (BAD_TARGET, NO_CONNECT):
+            return  # the driver has given it back by itself
         if tr[T_WRONG_COUNT] == 0:
             tr[T_WRONG_COUNT_SERIAL] = serial
         tr[T_WRONG_COUNT] += 1
@@ -305,7 +311,7 @@ class Recording:
 
     `rows` are expected to keep their row; `in_flight` is the most requests between preparing and
     reaping. `watched` names groups of words that marks sum up: places in `st`, or -1 - place in
-    `lines`.
+    `lines`. `tasks` of the guest's error handler have a row each beside those.
     """
 
     rows: int
@@ -318,6 +324,7 @@ class Recording:
     in_flight: int = 0
     clones: int = 0
     watched: Sequence[tuple[str, Sequence[int]]] = ()
+    tasks: int = 0
 
 
 def new_trace(recording: Recording) -> npt.NDArray[np.int64]:
@@ -332,6 +339,7 @@ def new_trace(recording: Recording) -> npt.NDArray[np.int64]:
         T_MARKS: mark_words * BATCHES,
         T_WATCH_LIST: 2 * len(watches),
         T_FREE_LIST: reused,
+        T_TASKS: ROW_WORDS * recording.tasks,
         T_SCRATCH: ROW_WORDS * (1 + reused),
         T_ROWS: ROW_WORDS * recording.rows,
     }

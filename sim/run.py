@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 import sim
-from sim import agents, component, costs, invariants, machine, recorder
+from sim import agents, component, costs, hotplug, invariants, machine, recorder, resets, tasks
 from sim.analysis import frame, measure, summary
 from sim.config import Config, load
 from sim.engine import ENGINES, Engine
@@ -112,6 +112,7 @@ def run(
     for slot, lun in zip(world.slots_of(agents.DISK), config.disks, strict=True):
         if lun.disk.component is not None:
             component.attach(engine, lun.disk.component, config.host.cpu_hz, slot)
+    start_actions(engine, config)
     if attend is not None:
         attend(engine, phases)
     engine.run()
@@ -133,6 +134,14 @@ def run(
     )
 
 
+def start_actions(engine: Engine, config: Config) -> None:
+    """The control processes of [[tmf]] and [[hotplug]] tables."""
+    if config.tmfs:
+        resets.Resets(engine)
+        tasks.start(engine, config)
+    hotplug.start(engine, config)
+
+
 NO_METRIC = (
     'config',
     'wall_seconds',
@@ -141,6 +150,8 @@ NO_METRIC = (
     'not_reported',
     'checks',
     'replications',
+    'tmf',
+    'events',
 )
 
 
@@ -197,6 +208,9 @@ def digest_of(world: machine.Machine) -> str:
     text = hashlib.sha256()
     text.update(int(world.st[int(agents.H_DIGEST)]).to_bytes(8, 'little', signed=True))
     text.update(np.ascontiguousarray(frame.trace_rows(world)).astype('<i8').tobytes())
+    if world.tasks:
+        first, end = (int(world.tr[int(place)]) for place in (recorder.T_TASKS, recorder.T_SCRATCH))
+        text.update(world.tr[first:end].astype('<i8').tobytes())
     if world.tr[int(recorder.T_COUNTS)]:
         first, end = (int(world.tr[int(place)]) for place in (recorder.T_JOBS, recorder.T_BATCHES))
         text.update(world.tr[first:end].astype('<i8').tobytes())
@@ -246,6 +260,10 @@ def _report(
             if replay is not None
         },
     }
+    if config.tmfs:
+        report['tmf'] = [task.report() for task in tasks.of_run(world, config)]
+    if config.hotplugs:
+        report['events'] = hotplug.events_of(world, config.host.cpu_hz)
     return report | {
         'intervals': summary.intervals(measured, report),
         'checks': invariants.checks_of(world),

@@ -9,6 +9,7 @@ import numpy as np
 
 from sim.jit import kernel
 from sim.layout import (
+    AN_REQ_SIZE,
     REQ_CDB,
     REQ_LUN,
     REQ_SIZE,
@@ -22,6 +23,7 @@ from sim.layout import (
     RESP_STATUS,
     SENSE_SIZE,
     T_TMF,
+    TMF_REQ_SIZE,
 )
 from sim.memory import load32, load64, store16, store32, store64, touch_load, touch_store
 
@@ -102,15 +104,19 @@ def store_be(mem, at, size, value):
 
 @kernel(inline=True)
 def write_cdb(mem, at, op, lba, blocks):
-    """READ, WRITE (`op` 0, 1) or SYNCHRONIZE CACHE (2) as Linux sd builds it.
+    """READ, WRITE (`op` 0, 1) or SYNCHRONIZE CACHE (2) as Linux sd builds it; INQUIRY (4).
 
-    10 bytes, 16 beyond 32-bit LBAs or 65535 blocks; a flush is of the whole disk.
+    10 bytes, 16 beyond 32-bit LBAs or 65535 blocks; a flush is of the whole disk. An INQUIRY asks
+    for the 36 bytes that every device has (scsi_probe_lun).
     """
     for i in range(4):
         store64(mem, u64(at) + u64(8 * i), 0)
     write = op == 1
     if op == 2:
         mem[u64(at)] = SYNCHRONIZE_CACHE_10
+    elif op == 4:
+        mem[u64(at)] = INQUIRY
+        mem[u64(at) + u64(4)] = 36
     elif lba > 0xFFFFFFFF or blocks > 0xFFFF:
         mem[u64(at)] = WRITE_16 if write else READ_16
         store_be(mem, u64(at) + u64(2), 8, lba)
@@ -265,6 +271,31 @@ def read_response(mem, lines, core, at):
 
 
 # ---------------------------------------------------------------- control and event structures ----
+
+
+@kernel
+def _write_lun(mem, at, target, lun):
+    """A LUN field in the flat form."""
+    store64(mem, u64(at), 1 | (target << 8) | (((lun >> 8) | 0x40) << 16) | ((lun & 0xFF) << 24))
+
+
+@kernel
+def write_tmf(mem, lines, core, at, subtype, target, lun, tag):
+    """struct virtio_scsi_ctrl_tmf_req at `at`, 24 bytes."""
+    touch_store(lines, core, at, TMF_REQ_SIZE)
+    store32(mem, u64(at), T_TMF)
+    store32(mem, u64(at) + u64(4), subtype)
+    _write_lun(mem, at + 8, target, lun)
+    store64(mem, u64(at) + u64(16), tag)
+
+
+@kernel
+def write_an(mem, lines, core, at, kind, target, lun, events):
+    """struct virtio_scsi_ctrl_an_req at `at`, 16 bytes."""
+    touch_store(lines, core, at, AN_REQ_SIZE)
+    store32(mem, u64(at), kind)
+    _write_lun(mem, at + 4, target, lun)
+    store32(mem, u64(at) + u64(12), events)
 
 
 def linux_lun(target: int, lun: int) -> bytes:

@@ -23,6 +23,7 @@ u64 = np.uint64
     X_LIO,  # base of the submission kworker of the CPU that it was submitted on
     X_ISSUED,  # when the medium got it
     X_INFLIGHT,  # which of its queue's two counts it is on, as an offset
+    X_STATE,  # IDLE, in LIO's state list, or the offset of the LUN reset that aborts it
     # What LIO makes of the request (sim.lio).
     X_TARGET,  # base of the target's stretch
     X_LUN,  # base of the LUN's stretch
@@ -45,10 +46,15 @@ u64 = np.uint64
     X_PIECES,  # pieces of the response behind the segments; 0: it lies in one, at X_RESPONSE
     X_SEGMENTS,  # how many data segments follow
     X_DATA,  # address and length of each
-) = map(u64, range(34))
+) = map(u64, range(35))
+
+# X_STATE: where a LUN reset finds it.
+IDLE, ACTIVE = 0, 1
+X_LEFT = X_BLOCKS  # of a LUN reset: aborted commands that it waits for
 
 # Data direction: DMA_NONE, DMA_TO_DEVICE, DMA_FROM_DEVICE.
 NO_DATA, TO_DEVICE, FROM_DEVICE = range(3)
 
 # Operations of a medium (the kernel's REQ_OP_*).
 OP_READ, OP_WRITE, OP_FLUSH, OP_DISCARD = range(4)
+OP_INQUIRY = 4  # of the guest alone: no medium has it

@@ -36,7 +36,17 @@ from sim.jit import kernel
 from sim.lio import sbc
 from sim.lio.command import FAILED, MEDIUM
 from sim.lio.lun import L_DISK
-from sim.se_cmd import X_ISSUED, X_LIO, X_LUN, X_NEXT, X_OP, X_ROW, X_STATUS
+from sim.se_cmd import (
+    ACTIVE,
+    X_ISSUED,
+    X_LIO,
+    X_LUN,
+    X_NEXT,
+    X_OP,
+    X_ROW,
+    X_STATE,
+    X_STATUS,
+)
 
 u64 = np.uint64
 ONE, TWO = u64(1), u64(2)
@@ -130,6 +140,7 @@ def issue(st, tr, w, x, now):
     tr[u64(st[x + X_ROW]) + record.R_ISSUE] = now + 1
     st[x + X_ISSUED] = now
     st[x + X_LIO] = np.int64(w)
+    st[x + X_STATE] = ACTIVE
     medium.accept(st, _disk_of(st, x), x, now)
 
 

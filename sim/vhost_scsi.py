@@ -7,7 +7,6 @@ as it takes.
     receive        vhost_scsi_handle_vq() from vhost_scsi_chk_size() to target_submit_prep()
     reply          vhost_scsi_complete_cmd_work(): the 108 bytes
     bad_target     vhost_scsi_send_bad_target()
-    control        vhost_scsi_ctl_handle_vq(), without the time that a reset takes
     serve          all of it at once, for a request that has no ring and takes no time
 
 Kernels differ: `receive` and `bad_target` say where.
@@ -18,8 +17,6 @@ import numpy as np
 from sim import scsi, vring
 from sim.jit import kernel
 from sim.layout import (
-    AN_REQ_SIZE,
-    AN_RESP_SIZE,
     CDB_SIZE,
     REQ_CDB,
     REQ_PI_BYTES_IN,
@@ -29,17 +26,8 @@ from sim.layout import (
     REQ_TASK_ATTR,
     RESP_SIZE,
     S_BAD_TARGET,
-    S_FUNCTION_REJECTED,
-    S_FUNCTION_SUCCEEDED,
     S_OK,
-    T_AN_QUERY,
-    T_AN_SUBSCRIBE,
-    T_TMF,
-    TMF_LOGICAL_UNIT_RESET,
-    TMF_REQ_SIZE,
-    TMF_RESP_SIZE,
 )
-from sim.lio import lun as unit
 from sim.lio import payload, ports, sbc, server
 from sim.lio.command import MEDIUM, ONE, TWO
 from sim.memory import bare, load64, touch_load, touch_store
@@ -83,9 +71,20 @@ u64 = np.uint64
     S_ROOM,  # how many pairs of words a command has for its buffers
     S_MEMORY,  # bytes of guest memory
     S_NO_TARGETS,  # an empty table of targets, for when they are gone
-) = map(u64, range(6))
-DEVICE_WORDS = 6
+    S_BUGS,  # of the past that this host still has, see below
+    # For sim.vhost_control.
+    S_RESETS,  # LUN resets that LIO has not begun yet, -1 none
+    S_EVENTS_NR,  # events that wait on the event queue's completion list
+    S_EVENTS_MISSED,
+    S_EVENT_FREE,  # records for events, -1 none left
+    S_HOTPLUG,  # VIRTIO_SCSI_F_HOTPLUG was agreed
+) = map(u64, range(12))
+DEVICE_WORDS = 12
 KERNEL_NUMBERS = {'6.1': 601, '6.12': 612, '7.2': 702}
+
+# Bugs that kernels before 6.1 had, or that a kernel with several workers would have, as bits.
+BUG_NAMES = ('control_silent', 'tmf_no_flush', 'plug_unchecked')
+CONTROL_SILENT, TMF_NO_FLUSH, PLUG_UNCHECKED = 1, 2, 4
 
 # What becomes of a request.
 READY, FAILED, BAD_TARGET, DROPPED = range(4)
@@ -93,14 +92,19 @@ READY, FAILED, BAD_TARGET, DROPPED = range(4)
 MAX_SGLS = 2048  # VHOST_SCSI_PREALLOC_SGLS
 TWO_PAGES = 2  # more than it has bytes for: a segment may begin and end within a page
 FAULT = -1  # X_RESPONSE of a command whose response has no room
-NO_REPLY = -1
+
+
+def bugs_of(names: str | None) -> int:
+    """S_BUGS for a comma-separated list of BUG_NAMES."""
+    given = [] if names is None else [name.strip() for name in names.split(',')]
+    return sum(1 << BUG_NAMES.index(name) for name in set(given))
 
 
 # -------------------------------------------------------------------------------------- header ----
 
 
 @kernel
-def _swapped(value):
+def swapped(value):
     """The eight bytes of a word in the opposite order."""
     low = np.int64(0x00FF00FF00FF00FF)
     value = ((value >> 8) & low) | ((value & low) << 8)
@@ -110,7 +114,7 @@ def _swapped(value):
 
 
 @kernel
-def _gathered(mem, st, entry, offset, size):
+def gathered(mem, st, entry, offset, size):
     """A big-endian field at `offset` of the buffers that begin at `entry` of a buffer list."""
     value = np.int64(0)
     for i in range(size):
@@ -126,8 +130,8 @@ def _gathered(mem, st, entry, offset, size):
 def _word(mem, st, entry, offset, whole):
     """Eight big-endian bytes of a header; `whole`: it lies in one piece."""
     if whole:
-        return _swapped(np.int64(load64(mem, u64(st[entry]) + offset)))
-    return _gathered(mem, st, entry, np.int64(offset), 8)
+        return swapped(np.int64(load64(mem, u64(st[entry]) + offset)))
+    return gathered(mem, st, entry, np.int64(offset), 8)
 
 
 @kernel
@@ -231,8 +235,8 @@ def _protection(mem, st, s, buffers, x):
     if st[s + S_HEADER] != REQ_PI_SIZE:
         return np.int64(0)
     entry = buffers + vring.B_ENTRIES
-    out = _swapped(_gathered(mem, st, entry, np.int64(REQ_PI_BYTES_OUT), 4) << 32)
-    into = _swapped(_gathered(mem, st, entry, np.int64(REQ_PI_BYTES_IN), 4) << 32)
+    out = swapped(gathered(mem, st, entry, np.int64(REQ_PI_BYTES_OUT), 4) << 32)
+    into = swapped(gathered(mem, st, entry, np.int64(REQ_PI_BYTES_IN), 4) << 32)
     if out:
         wrong, size = st[x + X_DIRECTION] != TO_DEVICE, out
     else:
@@ -286,7 +290,7 @@ def receive(mem, lines, st, core, s, buffers, x):
     if whole:
         st[x + X_ATTRIBUTE] = np.int64(mem[u64(st[entry]) + REQ_TASK_ATTR])
     else:
-        st[x + X_ATTRIBUTE] = _gathered(mem, st, entry, np.int64(REQ_TASK_ATTR), 1)
+        st[x + X_ATTRIBUTE] = gathered(mem, st, entry, np.int64(REQ_TASK_ATTR), 1)
     _aim(st, s, buffers, x)
     protection = _protection(mem, st, s, buffers, x)
     if protection < 0 or _command_too_long(st, x):
@@ -388,52 +392,3 @@ def serve(memory, state, blocks, s, buffers, x):
     if verdict == READY and server.execute(mem, st, x) == MEDIUM:
         sbc.transfer(mem, st, media, x)
     return verdict if reply(mem, None, st, 0, x) else DROPPED
-
-
-# ------------------------------------------------------------------------------- control queue ----
-
-
-@kernel
-def _reset_lun(st, s, address):
-    """TMR_LUN_RESET of the LUN in the request's LUN field; the virtual LUN 0 has none."""
-    target = ports.find_target(st, st[s + S_TARGETS], (address >> 48) & 0xFF)
-    lun = ports.find_lun(st, u64(target), (address >> 32) & 0x3FFF)
-    if lun == 0:
-        return S_FUNCTION_REJECTED
-    unit.reset(st, u64(lun))
-    return S_FUNCTION_SUCCEEDED
-
-
-@kernel
-def control(mem, st, s, buffers):
-    """A request of the control queue: (response code, bytes of the response).
-
-    The only task management function is LOGICAL UNIT RESET, every other is rejected. AN queries and
-    subscriptions are answered OK with no event, whatever their target. NO_REPLY: dropped.
-    """
-    out, into = st[buffers + vring.B_OUT_BYTES], st[buffers + vring.B_IN_BYTES]
-    entry = buffers + vring.B_ENTRIES
-    if out < 4:
-        return NO_REPLY, 0
-    kind = _swapped(_gathered(mem, st, entry, np.int64(0), 4) << 32)
-    if kind == T_TMF:
-        need, size, place = TMF_REQ_SIZE, TMF_RESP_SIZE, 8
-    elif kind in (T_AN_QUERY, T_AN_SUBSCRIBE):
-        need, size, place = AN_REQ_SIZE, AN_RESP_SIZE, 4
-    else:
-        return NO_REPLY, 0
-    if into < size:
-        return NO_REPLY, 0
-    if out < need:
-        return S_BAD_TARGET, size
-    address = _gathered(mem, st, entry, np.int64(place), 8)
-    if (address >> 56) & 0xFF != 1:
-        return S_BAD_TARGET, size
-    if kind != T_TMF:
-        return S_OK, size
-    if ports.find_target(st, st[s + S_TARGETS], (address >> 48) & 0xFF) == 0:
-        return S_BAD_TARGET, size
-    subtype = _swapped(_gathered(mem, st, entry, np.int64(4), 4) << 32)
-    if subtype != TMF_LOGICAL_UNIT_RESET:
-        return S_FUNCTION_REJECTED, size
-    return _reset_lun(st, s, address), size

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sim import agents, costs, machine
 from sim.config import ConfigError, load
 from sim.engine import ENGINES, CompiledEngine
-from sim.run import Phases, digest_of, run
+from sim.run import Phases, digest_of, run, start_actions
 
 EXAMPLES = Path(__file__).resolve().parent.parent / 'examples'
 SAMPLES = ['mail-server.iolog', 'oltp.blkparse.txt']
@@ -25,6 +25,7 @@ def engine_of(config, name='compiled'):
     world = machine.build(config, costs.of_config(config))
     engine = ENGINES[name](world)
     Phases(engine, config)
+    start_actions(engine, config)
     return engine
 
 
@@ -109,12 +110,35 @@ def hosts(draw, queues):
 
 
 @st.composite
+def actions(draw):
+    """Tasks of the error handler, LUNs that come and go."""
+    at = st.integers(0, 900).map(lambda us: f'{us}us')
+    functions = ['lun_reset', 'lun_reset', 'abort_task', 'an_query']
+    tmfs = [
+        {'at': draw(at), 'function': draw(st.sampled_from(functions)), 'lun': draw(number)}
+        for _ in range(draw(st.integers(0, 3)))
+    ]
+    times = sorted(draw(st.lists(st.integers(1, 900), max_size=3, unique=True)))
+    kinds = [['remove', 'add'], ['add', 'remove']][draw(st.integers(0, 1))]
+    lun = draw(number)
+    hotplugs = [
+        {'at': f'{time}us', 'action': kinds[place % 2], 'lun': lun}
+        for place, time in enumerate(times)
+    ]
+    found = {'tmf': tmfs, 'hotplug': hotplugs}
+    return {name: tables for name, tables in found.items() if tables}
+
+
+number = st.integers(0, 1)
+
+
+@st.composite
 def configs(draw):
     """Small runs of every kind that the model knows."""
     depth = draw(st.integers(1, 40))
     bs = draw(st.sampled_from([512, 4096, 16384, 65536]))
     kind = draw(st.sampled_from(['null', 'constant', 'exponential', 'lanes', 'ssd']))
-    target = {'kind': kind}
+    target = {'kind': kind, 'luns': 2}
     if kind == 'ssd':
         target['write_cache'] = draw(st.sampled_from([0, '64k']))
     elif kind != 'null':
@@ -153,10 +177,12 @@ def configs(draw):
             'packed': draw(st.booleans()),
             'in_order': draw(st.booleans()),
             'cmd_per_lun': draw(st.sampled_from([3, 128])),
+            'hotplug': draw(st.booleans()),
         },
         guest={'halt_poll_ns': draw(st.sampled_from([0, 200_000])), 'kernel': '7.2'},
         target=target,
         run={'seed': draw(st.integers(0, 2**32)), 'hypothetical': True},
+        **(draw(actions()) if draw(st.integers(0, 2)) == 0 else {}),
     )
 
 

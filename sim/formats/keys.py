@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import Field, dataclass, fields
 from typing import Any
 
+from sim.formats.action_keys import Hotplug as Hotplug
+from sim.formats.action_keys import Tmf as Tmf
 from sim.formats.disk_keys import Target as Target
 from sim.formats.key import Key as Key
 from sim.formats.key import key
@@ -19,6 +21,7 @@ REPLICATIONS_LEAST = 5  # before an interval is held against run.precision
 AUTO: Any = None  # load() chooses, by the rest of the config
 
 KERNELS = ('6.1', '6.12', '7.2')
+BUG = '(control_silent|tmf_no_flush|plug_unchecked)'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +96,10 @@ class Host:
     complete_type: str = key(
         'queue', 'choice', "LIO's complete_type; direct with 7.2", choices=('queue', 'direct')
     )
+    bugs: str | None = key(
+        None, 'text', 'bugs of the past that it has: control_silent, tmf_no_flush, plug_unchecked',
+        pattern=f'{BUG}( *, *{BUG})*',
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,12 +166,15 @@ class LunPlace:
     )
 
 
+ACTIONS: dict[str, type] = {'tmf': Tmf, 'hotplug': Hotplug}
 LUN_PLACE = {item.name: item for item in fields(LunPlace)}
 COST = Key(kind='time', help='a parameter of the preset', unit='ns', high=10 * 10**9)
 
 
 def fields_of(section: str) -> dict[str, Field[Any]]:
-    """The fields of a section by name; those of 'lun' are of a [[lun]] table."""
+    """The fields of a section by name; those of 'lun' are of a [[lun]] table, and so on."""
+    if section in ACTIONS:
+        return {item.name: item for item in fields(ACTIONS[section])}
     if section == 'lun':
         return LUN_PLACE | {name: f for name, f in fields_of('target').items() if name != 'luns'}
     return {item.name: item for item in fields(SECTIONS[section])}

@@ -12,14 +12,19 @@ from sim.formats.values import convert
 
 Table = dict[str, Given]  # of one section, by the names of keys
 
+# Arrays of tables, and where their keys are described.
+LISTS = {'job': 'workload', 'lun': 'lun', 'tmf': 'tmf', 'hotplug': 'hotplug'}
+
 
 class Layer:
-    """What one source gives: tables by section, of jobs and of LUNs, costs by dotted name."""
+    """What one source gives: tables by section, of jobs, LUNs and actions, costs by dotted name."""
 
     def __init__(self, tree: Mapping[str, Any], where: Where = lambda dotted, nth: '') -> None:
         self.tables: dict[str, Table] = {}
         self.jobs: list[Table] = []
         self.luns: list[Table] = []
+        self.tmfs: list[Table] = []
+        self.hotplugs: list[Table] = []
         self.costs: Table = {}
         for written, content in tree.items():
             name, place = fold(written), where(fold(written), 0)
@@ -27,17 +32,17 @@ class Layer:
                 self.tables[name] = read_table(name, name, content, where)
             elif name == 'costs':
                 self.read_costs(name, content, where)
-            elif name in ('job', 'lun'):
+            elif name in LISTS:
                 if not isinstance(content, list) or not content:
                     raise ConfigError(f'{place}: {name} is a list of tables; write [[{name}]]')
-                section = 'workload' if name == 'job' else 'lun'
+                section = LISTS[name]
                 tables = [
                     read_table(section, name, table, where, nth)
                     for nth, table in enumerate(content)
                 ]
                 setattr(self, f'{name}s', tables)
             else:
-                close = nearest(name, [*SECTIONS, 'job', 'lun', 'costs'])
+                close = nearest(name, [*SECTIONS, *LISTS, 'costs'])
                 raise ConfigError(f'{place}: no section {shown(written)}; the nearest is {close!r}')
 
     def read_costs(self, path: str, content: object, where: Where) -> None:
@@ -93,5 +98,7 @@ def tree_of(sets: Sequence[str]) -> dict[str, dict[str, str]]:
         if fold(section) in ('job', 'lun'):
             whole = 'workload' if fold(section) == 'job' else 'target'
             raise ConfigError(f'--set {shown(text)}: write {whole}.{name}, for all {section}s')
+        if fold(section) in LISTS:
+            raise ConfigError(f'--set {shown(text)}: [[{fold(section)}]] tables stand in a file')
         tree.setdefault(fold(section), {})[fold(name)] = value
     return tree

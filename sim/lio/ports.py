@@ -72,6 +72,41 @@ def lookup(st, target, number, direction):
     return lun, sense
 
 
+# ----------------------------------------------------------------------------------- hot-plug ----
+
+
+@kernel
+def map_lun(st, target, number, lun):
+    """core_dev_add_lun(): LUN `lun` (a base) is mapped; the target's other LUNs tell of it."""
+    _luns_have_changed(st, target)
+    st[u64(st[target + P_TABLE]) + u64(number)] = np.int64(lun)
+    st[u64(st[target + P_NUMBERS]) + u64(st[target + P_LUNS])] = number
+    st[target + P_LUNS] += 1
+
+
+@kernel
+def unmap_lun(st, target, number):
+    """core_dev_del_lun(): a LUN is mapped no more; those that are left tell of it."""
+    st[u64(st[target + P_TABLE]) + u64(number)] = 0
+    numbers, left = u64(st[target + P_NUMBERS]), 0
+    for i in range(st[target + P_LUNS]):
+        kept = st[numbers + u64(i)]
+        if kept != number:
+            st[numbers + u64(left)] = kept
+            left += 1
+    st[target + P_LUNS] = left
+    _luns_have_changed(st, target)
+
+
+@kernel
+def _luns_have_changed(st, target):
+    """target_luns_data_has_changed(): unit attention 3Fh/0Eh on every LUN of the target."""
+    for i in range(st[target + P_LUNS]):
+        lun = u64(find_lun(st, target, st[u64(st[target + P_NUMBERS]) + u64(i)]))
+        for nexus in range(st[lun + unit.L_NEXUSES]):
+            unit.raise_attention(st, lun, nexus, unit.LUNS_CHANGED)
+
+
 # -------------------------------------------------------------------------------------- layout ----
 
 
