@@ -103,6 +103,7 @@ class VHostSCSICommon:
     host_features: int = 0
     migratable: bool = False
     inflight: object | None = None
+    base_first: bool = False  # the wrong order: GET_VRING_BASE before CLEAR_ENDPOINT
 
     def get_features(self, offered: int) -> int:
         """vhost_scsi_common_get_features(): listed bits that the backend lacks are cleared."""
@@ -140,7 +141,7 @@ class VHostSCSICommon:
 
     def stop(self) -> Action:
         """vhost_scsi_common_stop(): what vhost_dev_stop() said."""
-        answer = yield from self.dev.stop()
+        answer = yield from self.dev.stop(bases=not self.base_first)
         yield from self.vm.set_guest_notifiers(self.dev.nvqs)
         yield from self.vm.stop_host_notifiers(self.dev.nvqs)
         return answer
@@ -227,6 +228,10 @@ class VHostSCSI(VHostSCSICommon):
         """vhost_scsi_stop(): CLEAR_ENDPOINT, whatever it answers, then the rest."""
         control = self.vm.control
         before = control.enter_within('endpoint')
+        if self.base_first:
+            control.enter_within('ring_base')
+            yield from self.dev.read_bases()
+            control.enter_within('endpoint')
         yield from self.dev.file.clear_endpoint(str(self.parent_obj.conf.wwpn))
         control.enter_within('ring_base')
         yield from self.stop()

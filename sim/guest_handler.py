@@ -299,7 +299,8 @@ def recheck(mem, lines, st, tr, v, now):
     """virtqueue_enable_cb(), second half: has the device been quicker (barrier D)?"""
     q = u64(st[v + V_HANDLER_QUEUE])
     d, core = u64(st[q + G_DRIVER]), st[v + V_CORE]
-    if vring.more_used(mem, lines, st, d, core):
+    # virtqueue_poll() of a broken ring finds nothing
+    if vring.more_used(mem, lines, st, d, core) and not st[d + vring.D_BROKEN]:
         vring.disable_cb(mem, lines, st, d, core)
         return drain(mem, lines, st, tr, v, now)
     delay = _hold(lines, st, v, q, now)

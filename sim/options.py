@@ -75,6 +75,13 @@ def add_stop(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     parser.add_argument('--at', metavar='TIME', required=True, help='when, such as 20ms')
     parser.add_argument(
+        '--policy', default='drain', help='how; docs/reference/command-line.md (default: drain)'
+    )
+    parser.add_argument(
+        '--lead', metavar='TIME', default='0us',
+        help='how long before TIME a policy that has one begins (default: %(default)s)',
+    )  # fmt: skip
+    parser.add_argument(
         '--gap', metavar='TIME', default='0us',
         help="between the vCPUs' standstill and CLEAR_ENDPOINT (default: %(default)s)",
     )  # fmt: skip

@@ -6,6 +6,7 @@ from typing import Any
 from sim.config import load
 from sim.errors import ConfigError
 from sim.options import config_sources, version_sets
+from sim.stop_policy import policy_named
 from sim.stopping import StopPlan, stop
 from sim.units import parse_time_ns
 
@@ -13,8 +14,13 @@ from sim.units import parse_time_ns
 def main(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     """(text, data) of the stop that the options ask for. Errors: ConfigError."""
     config = load(**config_sources(options), sets=[*options.sets, *version_sets(options)])
+    at, lead = _time('--at', options.at), _time('--lead', options.lead)
+    if lead > at:
+        raise ConfigError(f'--lead {options.lead}: begins before the run does; lower it')
     plan = StopPlan(
-        at=_time('--at', options.at),
+        at=at,
+        lead=lead,
+        policy=policy_named(options.policy, lead),
         gap=_time('--gap', options.gap),
         hold=_time('--hold', options.hold),
     )
@@ -40,7 +46,8 @@ def as_text(report: dict[str, Any]) -> str:
     answers = ', '.join(f'{n} with {code}' for code, n in report['responses'].items()) or 'none'
     return '\n'.join(
         [
-            f'stop at {us(report["at_ns"])} µs: {report["outcome"]}',
+            f'stop at {us(report["at_ns"])} µs, policy {report["policy"]}: {report["outcome"]}',
+            *(f'hypothetical     {what}' for what in report['hypothetical']),
             f'at the stop      {report["in_flight_at_stop"]} in flight, '
             f'{report["unfetched_at_stop"]} in the ring and not fetched',
             f'answered         {answers}',

@@ -11,24 +11,23 @@ synced into the device), 2.2 (no further I/O to the target), 2.3 (guest memory i
 (requests in flight are completed), as the change that made vhost-scsi migratable stated them.
 """
 
-import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sim import backend, record, vring
+from sim import record
 from sim.analysis import frame
 from sim.config import Config
 from sim.control import Action
 from sim.engine import Engine
 from sim.errors import ConfigError
-from sim.layout import PAGE_SIZE, USED_IDX, VQ_REQUEST_FIRST
 from sim.power import Host, switch_on
 from sim.run import Phases, Result, run
+from sim.stop_checks import Watch, in_flight
+from sim.stop_policy import POLICIES, Policy
 from sim.units import cycles_to_ns, format_time, ns_to_cycles
-from sim.vhost_dev import index_at
 from sim.vm import VmExitError
 
 PHASES = (
@@ -41,12 +40,14 @@ RESPONSES = {'ok': '0', 'check_condition': '0', 'bad_target': '3'}  # virtio_scs
 @dataclass(frozen=True, kw_only=True)
 class StopPlan:
     """When and how. Times in ns: `gap` lies between the vCPUs' standstill and CLEAR_ENDPOINT,
-    `hold` between the end of the stop and `cont`.
+    `hold` between the end of the stop and `cont`, `lead` before `at` where the policy has one.
     """
 
     at: int
     gap: int = 0
     hold: int = 0
+    lead: int = 0
+    policy: Policy = POLICIES['drain']
 
 
 @dataclass
@@ -57,7 +58,7 @@ class Stopping:
     plan: StopPlan
     host: Host | None = None
     outcome: str = 'not stopped'
-    violations: list[str] = field(default_factory=list)
+    watch: Watch | None = None
     paused_at: int = 0
     resumed_at: int | None = None
     in_flight: int = 0
@@ -72,8 +73,12 @@ class Stopping:
     # ---- the process
 
     def _guarded(self, host: Host, phases: Phases) -> Action:
-        hz = self.config.host.cpu_hz
-        yield host.control.env.timeout(int(ns_to_cycles(self.plan.at, hz)))
+        plan, hz = self.plan, self.config.host.cpu_hz
+        begin = int(ns_to_cycles(plan.at - plan.lead, hz))
+        yield host.control.env.timeout(begin)
+        if plan.policy.name == 'gate':
+            yield from host.file.gate()
+        yield host.control.env.timeout(max(0, int(ns_to_cycles(plan.at, hz)) - host.control.now))
         if phases.over:
             raise ConfigError(
                 f'--at {format_time(self.plan.at)}: the run is over by then; stop earlier, or give '
@@ -88,22 +93,28 @@ class Stopping:
     def _stop_and_cont(self, host: Host) -> Action:
         control, vm, device = host.control, host.vm, host.device
         hz, costs = self.config.host.cpu_hz, control.costs
+        host.file.without = frozenset({self.plan.policy.name.removeprefix('no-')})
+        device.dev.forget_base = self.plan.policy.name == 'no-sync'
+        device.base_first = self.plan.policy.name == 'base-before-clear'
         self.paused_at = control.now
         control.enter('vcpu_pause')
         yield from vm.pause_all_vcpus()
         yield from control.pay(costs.vm_state_notify)
         yield from control.pay(int(ns_to_cycles(self.plan.gap, hz)))
         vm.running = False
+        watch = Watch(host)
+        self.watch = watch
         self._look(host)
+        host.file.on_cleared = watch.cleared
         yield from device.set_status(device.parent_obj.status)
         control.enter('ring_base')
         yield from control.pay(costs.bdrv_flush)
-        before = self._stopped(host)
+        watch.stopped()
         control.enter('stopped')
         yield from control.pay(int(ns_to_cycles(self.plan.hold, hz)))
         control.enter('device_start')
         yield from control.pay(costs.vm_state_notify)
-        self._still_stopped(host, before)
+        watch.still_stopped()
         vm.running = True
         yield from device.set_status(device.parent_obj.status)
         control.enter('vcpu_resume')
@@ -121,56 +132,7 @@ class Stopping:
         published = (rows[:, COLUMN['t_avail']] > 0) & (rows[:, COLUMN['t_complete']] == 0)
         self.open_serials = rows[published, COLUMN['serial']].copy()
         self.unfetched = int((published & (rows[:, COLUMN['t_fetch']] == 0)).sum())
-        self.in_flight = _in_flight(host)
-
-    def _stopped(self, host: Host) -> list[bytes]:
-        """The VM is stopped: requirements 2.1 and 3; returns what guest memory holds."""
-        machine, st = host.control.machine, host.control.machine.st
-        left = _in_flight(host)
-        if left:
-            self.violations.append(
-                f'requirement 3: {left} requests are still in flight once the VM is stopped'
-            )
-        for index, vq in enumerate(host.device.parent_obj.vqs):
-            if not vq.is_set_up or index >= len(machine.devices):
-                continue
-            v = machine.devices[index]
-            if int(st[v + int(vring.V_PACKED)]):
-                continue
-            there = int(st[v + int(vring.V_LAST_AVAIL)])
-            used = index_at(machine.mem, vq.used + int(USED_IDX))
-            if vq.last_avail_idx != there or vq.used_idx != used:
-                self.violations.append(
-                    f'requirement 2.1: queue {index}: the device has last_avail_idx '
-                    f'{vq.last_avail_idx} and used_idx {vq.used_idx}, the backend {there} and '
-                    f'{used}'
-                )
-            elif index >= VQ_REQUEST_FIRST and not left and there != used:
-                leaked = there - used & 0xFFFF
-                self.violations.append(
-                    f'requirement 3: queue {index}: {leaked} requests were fetched and never '
-                    'answered'
-                )
-        return _pages(machine.mem)
-
-    def _still_stopped(self, host: Host, before: list[bytes]) -> None:
-        """The VM is about to go on: requirements 2.2 and 2.3 over the time that it stood."""
-        machine = host.control.machine
-        changed = [
-            page
-            for page, (a, b) in enumerate(zip(before, _pages(machine.mem), strict=True))
-            if a != b
-        ]
-        if changed:
-            self.violations.append(
-                f'requirement 2.3: guest page {changed[0]:#x} (and {len(changed) - 1} more) '
-                'changed while the VM was stopped'
-            )
-        busy = _in_flight(host)
-        if busy:
-            self.violations.append(
-                f'requirement 2.2: {busy} requests were at the target while the VM was stopped'
-            )
+        self.in_flight = in_flight(host)
 
     # ---- the report
 
@@ -212,9 +174,16 @@ class Stopping:
             'responses': self._responses(rows),
             'above_1s': int((latency > hz).sum()),
             'above_30s': int((latency > 30 * hz).sum()),
-            'violations': self.violations + result.violations,
+            'violations': [*(self.watch.found() if self.watch else []), *result.violations],
+            'hypothetical': self._hypothetical(result),
+            'policy': self.plan.policy.name,
             'config': self.config.effective(),
         }  # fmt: skip
+
+    def _hypothetical(self, result: Result) -> list[str]:
+        policy = self.plan.policy
+        mine = [f'stop policy {policy.name}: {policy.what}'] if policy.hypothetical else []
+        return [*result.report['hypothetical'], *mine]
 
     def _blackout(self, rows: npt.NDArray[np.int64], hz: int) -> dict[str, Any]:
         """Per queue the longest gap between two completions that ends after the pause began.
@@ -241,26 +210,6 @@ class Stopping:
             code = RESPONSES.get(name, 'none')
             found[code] = found.get(code, 0) + 1
         return dict(sorted(found.items()))
-
-
-def _in_flight(host: Host) -> int:
-    """Commands that the backend has fetched and not answered."""
-    st = host.control.machine.st
-    total = 0
-    for q in host.control.machine.host_vqs:
-        current, first = int(st[q + int(backend.Q_INFLIGHT)]), q + int(backend.Q_INFLIGHTS)
-        for count in (first, first + 1):
-            total += int(st[count]) - (1 if count == current else 0)
-    return total
-
-
-def _pages(mem: npt.NDArray[np.uint8]) -> list[bytes]:
-    """A hash of each page of guest memory."""
-    view = memoryview(mem.data)
-    return [
-        hashlib.blake2b(view[at : at + PAGE_SIZE], digest_size=8).digest()
-        for at in range(0, mem.size, PAGE_SIZE)
-    ]
 
 
 def stop(config: Config, plan: StopPlan) -> dict[str, Any]:

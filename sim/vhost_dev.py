@@ -74,6 +74,7 @@ class VhostDev:
     started: bool = False
     log_enabled: bool = False
     log: Log | None = None
+    forget_base: bool = False  # what GET_VRING_BASE says is lost, to see what it is good for
     notifiers: dict[str, EventFd] = field(default_factory=dict)
     fds: int = 15
 
@@ -140,15 +141,25 @@ class VhostDev:
             guest = self._fd(f'guest{index}')
             yield from self._call(self.file.set_vring_call(index, guest))
 
-    def stop(self) -> Action:
-        """vhost_dev_stop(): the indices come back; errors of all queues OR-ed together."""
+    def stop(self, *, bases: bool = True) -> Action:
+        """vhost_dev_stop(): the indices come back; errors of all queues OR-ed together.
+
+        `bases` False: they have been read before.
+        """
         control, answer = self.vm.control, 0
-        for index in range(self.nvqs):
-            answer |= yield from self._stop_queue(index)
+        if bases:
+            answer = yield from self.read_bases()
         before = control.enter_within('log_sync')
         yield from self._put_log(sync=True)
         control.enter_within(before)
         self.started = False
+        return answer
+
+    def read_bases(self) -> Action:
+        """vhost_virtqueue_stop() of every queue."""
+        answer = 0
+        for index in range(self.nvqs):
+            answer |= yield from self._stop_queue(index)
         return answer
 
     # ---- queues
@@ -186,6 +197,8 @@ class VhostDev:
             return 0
         found = yield from self._call(self.file.get_vring_base(index))
         used_idx = index_at(mem, vq.used + int(USED_IDX))
+        if self.forget_base:
+            return 0
         if isinstance(found, dict):
             vq.last_avail_idx = vq.shadow_avail_idx = found['num']
         else:

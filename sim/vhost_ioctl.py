@@ -17,13 +17,16 @@ Which kernel does what:
     7.2     SET_FEATURES with an endpoint set may change LOG_ALL only
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from sim import backend, vhost_scsi, vring
-from sim.control import Action
+from sim.control import Action, Control
 from sim.features import version
 from sim.layout import EFAULT, EINVAL, VQ_REQUEST_FIRST
-from sim.vhost_file import EEXIST, ENODEV
+from sim.vhost_file import EEXIST, ENODEV, Lio
 from sim.vhost_rings import VhostRings
 
 u64 = np.uint64
@@ -32,7 +35,19 @@ ABI_VERSION = 1  # VHOST_SCSI_ABI_VERSION
 
 
 class VhostScsi(VhostRings):
-    """A file with the ioctls of vhost-scsi: endpoint and events."""
+    """A file with the ioctls of vhost-scsi: endpoint and events.
+
+    `without` names mechanisms of CLEAR_ENDPOINT that are left out, to see what they are good for:
+    'detach' (the queues keep their backend) and 'flush' (nobody waits). `detached`: when each queue
+    was to stop fetching. `on_cleared` is called when CLEAR_ENDPOINT is about to return 0.
+    """
+
+    def __init__(self, control: Control, lio: Lio, **settings: Any) -> None:
+        super().__init__(control, lio, **settings)
+        self.without: frozenset[str] = frozenset()
+        self.detached: dict[int, int] = {}
+        self.gated = False
+        self.on_cleared: Callable[[], None] | None = None
 
     # ---- the endpoint
 
@@ -79,6 +94,10 @@ class VhostScsi(VhostRings):
         yield from self._each_vq(costs.vq_step, attach)
         yield from self.flush()
         self.endpoint = taken
+        if self.gated:
+            self.gated = False
+            for index in self._queues():
+                self._kick(index)
         return 0
 
     def _attach(self, index: int) -> None:
@@ -113,10 +132,7 @@ class VhostScsi(VhostRings):
         if early:
             yield from self._let_go()
 
-        def detach(index: int) -> None:
-            self.st[self._queues()[index] + int(backend.Q_BACKEND)] = 0
-
-        yield from self._each_vq(costs.vq_step, detach)
+        yield from self._detach_all()
         yield from self._drain()
         for vq in self.vqs[VQ_REQUEST_FIRST:]:
             if vq.is_set_up:
@@ -125,10 +141,34 @@ class VhostScsi(VhostRings):
             yield from self._let_go()
         yield from self._drain()
         self.endpoint = ()
+        if self.on_cleared is not None:
+            self.on_cleared()
         return 0
+
+    def gate(self) -> Action:
+        """Hypothetical: what CLEAR_ENDPOINT does up to its first flush, while the vCPUs run on.
+
+        Kicks are consumed from here on; SET_ENDPOINT then has to look into the rings by itself.
+        """
+        self.gated = True
+        yield from self._detach_all()
+        yield from self.flush()
+
+    def _detach_all(self) -> Action:
+        """Every queue loses its backend; a run that holds its mutex comes to its end first."""
+        self.detached = {}
+
+        def detach(index: int) -> None:
+            if 'detach' not in self.without:
+                self.st[self._queues()[index] + int(backend.Q_BACKEND)] = 0
+            self.detached[index] = self.control.now
+
+        yield from self._each_vq(self.control.costs.vq_step, detach)
 
     def _drain(self) -> Action:
         """The flushes of CLEAR_ENDPOINT, charged to a phase of their own."""
+        if 'flush' in self.without:
+            return
         before = self.control.enter_within('drain')
         yield from self.flush()
         self.control.enter_within(before)

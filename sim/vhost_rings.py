@@ -286,17 +286,18 @@ class VhostRings(VhostFile):
             old, vq.kick = vq.kick, fd
             q = self._queues().get(index)
             if fd is not None and fd is not old and fd.count and q is not None:
-                self._kick(q)
+                self._kick(index)
             if old is not None and old is not fd:
                 yield from self.flush_workers()
             return 0
 
         return self._ioctl('VHOST_SET_VRING_KICK', body(), index=index, fd=_number(fd))
 
-    def _kick(self, q: int) -> None:
+    def _kick(self, index: int) -> None:
         """The kick work; in a machine that is being switched on it finds no backend."""
         if self.control.instant:
             return
+        q = self._queues()[index]
         backend.queue_vq_work(self.st, u64(q), backend.KICK_WORK, self.control.now)
         self.control.engine.wake_agents()
 

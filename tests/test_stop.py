@@ -15,6 +15,7 @@ from sim.errors import ConfigError
 from sim.layout import USED_IDX
 from sim.power import switch_on
 from sim.run import Phases
+from sim.stop_policy import POLICIES, policy_named
 from sim.stopping import PHASES, StopPlan, stop
 from sim.vhost_dev import index_at
 
@@ -329,3 +330,72 @@ def test_the_command():
     assert late.returncode == 2
     assert late.stderr.startswith('error: --at 9s: the run is over')
     assert late.stdout == ''
+
+
+# ------------------------------------------------------------------------------------- the checkers
+
+
+def wrong(policy, wanted=None, **plan):
+    wanted = wanted or config(16, ios=48)
+    return stop(wanted, StopPlan(**{'at': 20 * MS, 'policy': POLICIES[policy], **plan}))
+
+
+def requirements(report):
+    found = [line.split(':')[0] for line in report['violations'] if line.startswith('requirement')]
+    return sorted({line.removeprefix('requirement ') for line in found})
+
+
+def test_without_the_flush_requests_are_left_in_flight_and_write_into_a_stopped_vm():
+    report = wrong('no-flush', hold=200 * MS)
+    assert requirements(report) == ['2.3', '3']
+    three, memory = report['violations'][:2]
+    assert '16 requests are in flight' in three
+    assert 'the first is serial 1' in three
+    assert 'guest pages changed between cycle' in memory
+    assert 'used ring of queue 2' in memory
+
+
+def test_without_the_detach_the_worker_takes_up_more():
+    """Of eighty requests that it has not fetched; with it none."""
+    workload = {'iodepth': 80, 'iodepth_batch_submit': 80, 'number_ios': 80}
+    wanted = config(80, ios=80, workload=workload, costs=SLOW_WORKER)
+    assert requirements(wrong('no-detach', wanted, at=300_000)) == ['2.2']
+    assert requirements(wrong('drain', wanted, at=300_000)) == []
+
+
+def test_without_the_sync_the_backend_starts_again_from_the_beginning():
+    report = wrong('no-sync')
+    assert requirements(report) == ['2.1']
+    assert any(line.startswith('conservation') for line in report['violations'])
+    assert report['outcome'] == 'hung'  # the guest's driver marks the ring broken
+
+
+def test_a_base_read_too_early_does_not_fit_the_used_ring():
+    report = wrong('base-before-clear')
+    assert requirements(report) == ['2.1']
+    assert 'last_avail_idx 16 and used_idx 0, the backend 16 and 16' in report['violations'][0]
+
+
+def test_a_gate_before_the_pause_takes_the_drain_out_of_the_downtime():
+    disk = {'kind': 'lanes', 'service': '1ms', 'distribution': 'constant', 'lanes': 64}
+    wanted = config(16, target=disk, ios=480)
+    gated, drained = (
+        wrong(policy, wanted, lead=lead) for policy, lead in (('gate', 2 * MS), ('drain', 0))
+    )
+    assert gated['violations'] == drained['violations'] == []
+    assert gated['outcome'] == 'ok'
+    assert gated['phases_ns']['drain'] < 0.1 * drained['phases_ns']['drain']
+    assert gated['unfetched_at_stop'] > 0
+    assert gated['hypothetical'][0].startswith('stop policy gate')
+    assert drained['hypothetical'] == []
+
+
+@pytest.mark.parametrize('policy', ['inflight', 'timeout', 'suspend', 'throttle', 'hope'])
+def test_what_the_kernel_cannot_do_is_refused(policy):
+    with pytest.raises(ConfigError, match=f'--policy {policy}: '):
+        policy_named(policy, 0)
+
+
+def test_a_lead_without_a_policy_that_has_one_is_refused():
+    with pytest.raises(ConfigError, match='--lead'):
+        policy_named('drain', 5)
