@@ -5,6 +5,7 @@ import statistics
 import subprocess
 import sys
 import time
+from multiprocessing.pool import Pool
 from pathlib import Path
 
 from benchmarks.engine import Table, common, engine_seconds
@@ -42,7 +43,7 @@ def measure(rounds: int, number_ios: int) -> Table:
     return table | starting()
 
 
-def speedup(pool: multiprocessing.pool.Pool, work: object, size: int) -> float:
+def speedup(pool: Pool, work: object, size: int) -> float:
     """How much sooner two processes do two pieces of work than one after the other."""
     began = time.perf_counter()
     pool.map(work, [size])  # type: ignore[arg-type]
