@@ -118,6 +118,47 @@ def throughput_latency(table: pd.DataFrame, bounds: pd.DataFrame, title: str) ->
     return figure
 
 
+def measured_beside(
+    table: pd.DataFrame,
+    *,
+    panels: str,
+    lines: str,
+    x: str,
+    pairs: tuple[str, str],
+    names: tuple[str, str],
+    labels: tuple[str, str],
+    scale: float,
+    title: str,
+) -> Figure:
+    """Simulated lines with the measured points beside them, a panel for each value of `panels`.
+
+    `pairs`: the columns (simulated, measured), `names`: what they are called; a measured value may
+    be missing. `labels`: of the axes, both logarithmic; values are divided by `scale`.
+    """
+    parts = list(table.groupby(panels, sort=False))
+    figure = Figure(figsize=(5.4 * len(parts), 4.6), layout='constrained')
+    grid = figure.subplots(1, len(parts), sharey=True, squeeze=False)[0]
+    for axes, (panel, part) in zip(grid, parts, strict=True):
+        for number, (line, rows) in enumerate(part.groupby(lines, sort=False)):
+            style = {'color': COLOURS[number], 'marker': MARKERS[number]}
+            axes.plot(rows[x], rows[pairs[0]] / scale, label=f'{line}, {names[0]}', **style)
+            axes.plot(
+                rows[x], rows[pairs[1]].astype(float) / scale, label=f'{line}, {names[1]}',
+                linestyle='', markersize=9, markerfacecolor='none', markeredgewidth=1.6, **style,
+            )  # fmt: skip
+        axes.set(xscale='log', yscale='log', xlabel=labels[0], title=panel)
+        _plain_log_axis(axes, sorted(part[x].unique()), 'x')
+        _clean(axes)
+    low, high = grid[0].get_ylim()
+    ticks = [v for v in LATENCY_TICKS if low <= v <= high]
+    _plain_log_axis(grid[0], ticks, 'y')
+    grid[0].set_ylabel(labels[1])
+    handles, texts = grid[0].get_legend_handles_labels()
+    figure.legend(handles, texts, loc='outside lower center', ncols=2, frameon=False, fontsize=9)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
 LATENCY_TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000)
 
 
