@@ -1,0 +1,71 @@
+"""One worker against one per virtqueue: what the published series show, and why."""
+
+import dataclasses
+import json
+
+import pytest
+
+from experiments import command, workers
+from sim import costs
+from sim.config import load
+from sim.run import run
+
+
+def iops(series, kind, jobs, requests=4000, **free):
+    """IOPS of a point; `free`: costs that are something else than they are."""
+    tables = workers.sections(series, kind, jobs)
+    tables['workload'] |= {'number_ios': requests}
+    config = load(**tables)
+    table = dataclasses.replace(costs.of_config(config), **free)
+    return run(config, costs_override=table).report['iops']
+
+
+def two_jobs(series, **free):
+    """How many times what two workers do one worker does, with two jobs."""
+    return iops(series, 'single', 2, **free) / iops(series, 'per_vq', 2, **free)
+
+
+def test_unbatched_two_jobs_do_better_with_one_worker():
+    assert two_jobs('A') > 1.2
+
+
+def test_batched_they_do_not():
+    assert two_jobs('D') < 1
+
+
+@pytest.mark.parametrize(
+    'free',
+    [
+        {'kick_exit': 0, 'kick_signal': 0, 'kick_wakeup': 0, 'kick_return': 0},
+        {'worker_wake': 0, 'worker_wake_deep': 0},
+    ],
+    ids=['a kick costs nothing, so none is saved', 'a worker is awake at once, so none pile up'],
+)
+def test_without_its_mechanism_the_inversion_is_gone(free):
+    known = {field.name for field in dataclasses.fields(costs.Costs)}
+    assert two_jobs('A', **{name: value for name, value in free.items() if name in known}) < 1.05
+
+
+def test_every_fitted_point_is_met_and_the_others_are_near():
+    published = workers.published()
+    for series, kind, jobs in (('A', 'per_vq', 1), ('A', 'single', 4), ('A', 'per_vq', 16)):
+        assert iops(series, kind, jobs) == pytest.approx(published[series, kind, jobs], rel=0.03)
+    for kind, jobs in (('single', 2), ('per_vq', 2), ('per_vq', 8)):
+        assert iops('A', kind, jobs) == pytest.approx(published['A', kind, jobs], rel=0.08)
+
+
+def test_the_experiment_writes_both_series_beside_each_other(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(workers, 'JOBS', (1, 2))
+    monkeypatch.setattr(workers, 'REQUESTS_QUICK', 500)
+    options = command.parser('workers', '').parse_args(
+        ['--quick', '--json', '--out', str(tmp_path), '--seed', '3']
+    )
+    assert command.main(options, workers.experiment, workers.show) == 0
+    outcome = json.loads(capsys.readouterr().out)
+    rows = {(row['series'], row['workers'], row['fio_jobs']): row for row in outcome['rows']}
+    assert len(rows) == 8
+    assert outcome['seed'] == 3
+    assert rows['A', 'single', 2]['published_iops'] == 492_000
+    assert all(row['simulated_iops'] > 0 for row in rows.values())
+    assert (tmp_path / 'workers.csv').is_file()
+    assert (tmp_path / 'workers.png').is_file()
