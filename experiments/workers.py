@@ -63,8 +63,10 @@ def sections(series: str, workers: str, jobs: int) -> dict[str, dict[str, Any]]:
     work = {'rw': 'randrw', 'bs': '4k', 'iodepth': iodepth(jobs), 'numjobs': jobs}
     if series == 'D':
         work |= {
-            'ioengine': 'io_uring', 'iodepth_batch_submit': BATCH, 'iodepth_batch_complete_max': BATCH
-        }  # fmt: skip
+            'ioengine': 'io_uring',
+            'iodepth_batch_submit': BATCH,
+            'iodepth_batch_complete_max': BATCH,
+        }
     device = MACHINE['device'] | {'worker_per_virtqueue': workers == 'per_vq'}
     return MACHINE | {'workload': work, 'device': device}
 
@@ -149,7 +151,7 @@ def draw(folder: Path, rows: list[dict[str, Any]]) -> None:
         names=('simulated', 'published (M. Christie, 2021)'),
         labels=('fio jobs', 'thousand IOPS'),
         scale=1e3,
-        title='vhost-scsi, 16 vCPUs, 16 virtqueues, randrw 4k: one worker against one per virtqueue',
+        title='vhost-scsi, 16 vCPUs, 16 virtqueues, randrw 4k: one worker or one per virtqueue',
     )
     plot.save(figure, folder / 'workers.png')
 
