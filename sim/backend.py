@@ -24,13 +24,19 @@ work, and READY is the wait for the CPU.
 There are as many workers as host.workers says. Works of a queue run on the queue's worker; so with
 one worker everything that the device does is done by one thread.
 
-Kernel 6.12 and later: a completion list per queue, last in first out inside a batch, one signal per
-batch, used.len 0. vhost_scsi_handle_vq gives up the thread after 256 requests.
+Completions wait in a list of their queue, which is read last in first out; one signal for all of
+them, used.len 0. Linux 6.1 has one list and one work for the whole device, notes which queues it
+has answered, and signals those after the last answer, in the order of their numbers.
+vhost_scsi_handle_vq gives up the thread after 256 requests.
+
+A queue has as many commands as its ring has entries (sbitmap). A correct guest never finds them
+used up; one that publishes a buffer again before it comes back does, and is told TASK SET FULL
+(6.1: BAD_TARGET).
 """
 
 import numpy as np
 
-from sim import host_cpu, record, target, vhost_control, vhost_scsi, vring
+from sim import host_cpu, record, scsi, target, vhost_control, vhost_scsi, vring
 from sim.agents import (
     A_BUSY,
     A_FIELDS,
@@ -54,13 +60,15 @@ from sim.jit import kernel
 from sim.layout import (
     EVENT_NONE,
     EVENT_TRANSPORT_RESET,
+    S_BAD_TARGET,
+    S_OK,
     VHOST_SCSI_WEIGHT,
     VQ_CONTROL,
     VQ_EVENT,
     VQ_REQUEST_FIRST,
 )
 from sim.memory import take_cycles
-from sim.se_cmd import ACTIVE, IDLE, X_HEAD, X_INFLIGHT, X_NEXT, X_QUEUE, X_ROW, X_STATE
+from sim.se_cmd import ACTIVE, IDLE, X_HEAD, X_INFLIGHT, X_NEXT, X_QUEUE, X_ROW, X_STATE, X_TAG
 
 u64 = np.uint64
 ONE, TWO = u64(1), u64(2)
@@ -96,12 +104,16 @@ FREE, HELD, WANTED = 0, 1, 2
     B_DROPPED,
     B_RING_ERRORS,
     B_BAD_TARGETS,
+    B_TASK_SET_FULL,
     B_IDLE_FROM,  # asleep since
     B_FLUSHES,  # flush works queued so far
     B_FLUSHED,  # flush works run so far
+    B_ANSWERED,  # has this completion batch an answer to signal?
+    B_SIGNALLED,  # the queue that is signalled next
+    B_CURSOR,  # 6.1: number of the queue from which on others may have to be
     B_CPU,  # base of the host CPU that it shares, 0 if it has one of its own
-) = map(u64, range(A_FIELDS, A_FIELDS + 20))
-WORKER_WORDS = A_FIELDS + 20
+) = map(u64, range(A_FIELDS, A_FIELDS + 24))
+WORKER_WORDS = A_FIELDS + 24
 
 # A request queue as the host has it (struct vhost_scsi_virtqueue).
 (
@@ -112,6 +124,12 @@ WORKER_WORDS = A_FIELDS + 20
     Q_KICK_QUEUED,
     Q_COMPLETION_QUEUED,
     Q_COMPLETIONS,  # completion list, last in first out, -1 empty
+    Q_COMPLETER,  # whose list its completions go to: its own, or the device's (6.1)
+    Q_OF_DEVICE,  # 1: no queue at all, but the device's completion list and work (6.1)
+    Q_SIGNAL_DUE,  # 6.1: answered and not yet signalled
+    Q_TAG_FREE,  # commands that are free, a stack
+    Q_TAG_LIST,
+    Q_TAGS,  # how many there are; behind them stands a spare one
     Q_BUFFERS,  # scratch buffer list
     Q_COMMANDS,
     Q_COMMAND_WORDS,
@@ -130,8 +148,8 @@ WORKER_WORDS = A_FIELDS + 20
     Q_INFLIGHT,  # offset of the count that commands fetched now are on
     Q_INFLIGHTS,  # the two counts
     Q_INFLIGHTS_1,
-) = map(u64, range(25))
-HOST_QUEUE_WORDS = 25
+) = map(u64, range(31))
+HOST_QUEUE_WORDS = 31
 
 
 # ---------------------------------------------------------------------------------- work list ----
@@ -272,6 +290,7 @@ def _take(mem, lines, st, b, now):
         st[q + Q_COMPLETION_QUEUED] = 0
         st[q + Q_MUTEX] = HELD
         st[b + B_BATCH] = st[q + Q_COMPLETIONS]
+        st[b + B_ANSWERED] = 0
         st[q + Q_COMPLETIONS] = -1
         st[b + A_STATE] = USED
         return st[K_WORKER_COMPLETE]
@@ -310,14 +329,19 @@ def _drop(st, tr, b, row):
 
 
 @kernel
-def _reply_bad_target(mem, lines, st, tr, b, q, head, row, now):
-    """vhost_scsi_send_bad_target(): answer at once, signal at once, used.len 0."""
-    core = st[b + B_CORE]
+def _reply_error(mem, lines, st, tr, b, q, head, row, verdict, now):
+    """vhost_scsi_send_bad_target(), ..._send_status(): answered and signalled at once, used.len 0.
+
+    The pool of commands used up is TASK SET FULL, which Linux 6.1 has not yet.
+    """
+    core, s = st[b + B_CORE], u64(st[q + Q_VHOST])
+    full = verdict == vhost_scsi.NO_TAG and st[s + vhost_scsi.S_KERNEL] >= 612
+    response, status = (S_OK, scsi.TASK_SET_FULL) if full else (S_BAD_TARGET, scsi.GOOD)
     buffers = u64(st[q + Q_BUFFERS])
-    if not vhost_scsi.bad_target(mem, lines, st, core, u64(st[q + Q_VHOST]), buffers):
+    if not vhost_scsi.send_error(mem, lines, st, core, s, buffers, response, status):
         _drop(st, tr, b, row)
         return
-    st[b + B_BAD_TARGETS] += 1
+    st[b + (B_TASK_SET_FULL if full else B_BAD_TARGETS)] += 1
     _carry(tr, row)
     _give_back(mem, lines, st, tr, q, core, head, row, now)
     if _signal_wanted(mem, lines, st, q, core):
@@ -392,7 +416,9 @@ def _fetch(mem, lines, st, tr, b, now):
 @kernel
 def _request(mem, lines, st, tr, b, q, head, row, now):
     """vhost_scsi_handle_vq(), from the sizes of a chain's buffers to target_submit_prep()."""
-    x = u64(st[q + Q_COMMANDS] + st[q + Q_COMMAND_WORDS] * head)
+    free = st[q + Q_TAG_FREE] - 1
+    tag = st[u64(st[q + Q_TAG_LIST]) + u64(free)] if free >= 0 else st[q + Q_TAGS]
+    x = u64(st[q + Q_COMMANDS] + st[q + Q_COMMAND_WORDS] * tag)
     st[x + X_QUEUE] = np.int64(q)
     st[x + X_HEAD] = head
     st[x + X_ROW] = np.int64(row)
@@ -401,6 +427,7 @@ def _request(mem, lines, st, tr, b, q, head, row, now):
     device, buffers = u64(st[q + Q_VHOST]), u64(st[q + Q_BUFFERS])
     verdict = vhost_scsi.receive(mem, lines, st, st[b + B_CORE], device, buffers, x)
     if verdict in (vhost_scsi.READY, vhost_scsi.FAILED):
+        st[q + Q_TAG_FREE] = free
         _count_in(st, q, x)
     if verdict == vhost_scsi.READY:
         st[b + B_COMMAND] = np.int64(x)
@@ -409,10 +436,10 @@ def _request(mem, lines, st, tr, b, q, head, row, now):
     if verdict == vhost_scsi.FAILED:
         _carry(tr, row)
         _release(st, x, now)
-    elif verdict == vhost_scsi.BAD_TARGET:
-        _reply_bad_target(mem, lines, st, tr, b, q, head, row, now)
-    else:
+    elif verdict == vhost_scsi.DROPPED:
         _drop(st, tr, b, row)
+    else:
+        _reply_error(mem, lines, st, tr, b, q, head, row, verdict, now)
     return st[K_WORKER_POP]
 
 
@@ -459,9 +486,16 @@ def _release_failed(st, tr, w, now):
 
 
 @kernel
+def put_tag(st, q, x):
+    """vhost_scsi_release_cmd_res(): the command is free for the next request."""
+    st[u64(st[q + Q_TAG_LIST]) + u64(st[q + Q_TAG_FREE])] = st[x + X_TAG]
+    st[q + Q_TAG_FREE] += 1
+
+
+@kernel
 def _release(st, x, now):
-    """vhost_scsi_release_cmd(): push on the queue's completion list, and queue the work."""
-    q = u64(st[x + X_QUEUE])
+    """vhost_scsi_release_cmd(): push on the completion list, and queue its work."""
+    q = u64(st[u64(st[x + X_QUEUE]) + Q_COMPLETER])
     if st[x + X_STATE] > ACTIVE:
         vhost_control.let_go(st, x)
     st[x + X_STATE] = IDLE
@@ -509,19 +543,31 @@ def _used(mem, lines, st, tr, b, now):
     q = u64(st[b + B_QUEUE])
     if st[q + Q_INDEX] < VQ_REQUEST_FIRST:
         return _used_other(mem, lines, st, tr, b, q, x, now)
+    if st[q + Q_OF_DEVICE]:
+        q = u64(st[x + X_QUEUE])
     core = st[b + B_CORE]
     row = u64(st[x + X_ROW])
     if vhost_scsi.reply(mem, lines, st, core, x):
         _give_back(mem, lines, st, tr, q, core, st[x + X_HEAD], row, now)
+        st[b + B_ANSWERED] = 1
+        st[q + Q_SIGNAL_DUE] = 1
     else:
         _drop(st, tr, b, row)
+    put_tag(st, q, x)
     _count_out(st, x)
     st[b + B_BATCH] = st[x + X_NEXT]
     delay = take_cycles(lines, core)
     if st[b + B_BATCH] >= 0:
         return delay + st[K_WORKER_COMPLETE]
-    _unlock(st, q)
+    listed = u64(st[b + B_QUEUE])
+    _unlock(st, listed)
+    if not st[b + B_ANSWERED]:
+        return _after_work(st, b, now, delay)
     st[b + A_STATE] = SIGNAL
+    st[b + B_SIGNALLED] = np.int64(q)
+    if st[listed + Q_OF_DEVICE]:
+        st[b + B_CURSOR] = 0
+        _next_due(st, b, u64(st[q + Q_VHOST]))
     return delay
 
 
@@ -554,8 +600,12 @@ def _control(mem, lines, st, tr, b, q, x, now):
     """vhost_scsi_ctl_handle_vq(): one request, answered at once or handed to LIO."""
     core, row, head = st[b + B_CORE], u64(st[x + X_ROW]), st[x + X_HEAD]
     s, buffers = u64(st[q + Q_VHOST]), u64(st[q + Q_BUFFERS])
+    if st[x + X_TAG] < 0:  # more resets than the ring holds, by a guest that cheats
+        _drop(st, tr, b, row)
+        return st[K_WORKER_POP]
     verdict = vhost_control.receive(mem, lines, st, core, s, buffers, x)
     if verdict == vhost_control.PENDING:
+        st[q + Q_TAG_FREE] -= 1
         _count_in(st, q, x)
         st[H_NOTICE] |= N_RESET
     elif verdict == vhost_control.ANSWERED:
@@ -627,6 +677,7 @@ def _used_other(mem, lines, st, tr, b, q, x, now):
     vhost_control.finish(mem, lines, st, core, x)
     _give_back(mem, lines, st, tr, q, core, st[x + X_HEAD], row, now)
     _tell(mem, lines, st, q, core, now)
+    put_tag(st, q, x)
     _count_out(st, x)
     st[b + B_BATCH] = st[x + X_NEXT]
     delay = take_cycles(lines, core)
@@ -638,15 +689,31 @@ def _used_other(mem, lines, st, tr, b, q, x, now):
 
 @kernel(inline=True)
 def _signal(mem, lines, st, b, now):
-    """vhost_signal(), barrier D: one decision for the whole batch."""
-    q = u64(st[b + B_QUEUE])
+    """vhost_signal(), barrier D: one decision for a whole batch, on 6.1 for each queue of it."""
+    q = u64(st[b + B_SIGNALLED])
     core = st[b + B_CORE]
     if _signal_wanted(mem, lines, st, q, core):
         st[q + Q_SIGNALS] += 1
         wake(st, st[q + Q_IRQ_SLOT], now + st[K_IRQ_INJECT])
     else:
         st[q + Q_SIGNALS_SUPPRESSED] += 1
-    return _after_work(st, b, now, take_cycles(lines, core))
+    delay = take_cycles(lines, core)
+    if st[u64(st[b + B_QUEUE]) + Q_OF_DEVICE] and _next_due(st, b, u64(st[q + Q_VHOST])):
+        return delay
+    return _after_work(st, b, now, delay)
+
+
+@kernel
+def _next_due(st, b, s):
+    """Linux 6.1: go on to the next queue of compl_bitmap; False after the last one."""
+    while st[b + B_CURSOR] < st[s + vhost_scsi.S_QUEUE_COUNT]:
+        q = u64(st[u64(st[s + vhost_scsi.S_QUEUES]) + u64(st[b + B_CURSOR])])
+        st[b + B_CURSOR] += 1
+        if st[q + Q_SIGNAL_DUE]:
+            st[q + Q_SIGNAL_DUE] = 0
+            st[b + B_SIGNALLED] = np.int64(q)
+            return True
+    return False
 
 
 @kernel(inline=True)

@@ -22,6 +22,8 @@ from sim.lio.ports import TARGETS
 # and responses may be cut in pieces.
 SPARE_PIECES = 8
 
+NO_QUEUE = 1 << 16  # a number that no virtqueue has
+
 
 @dataclass(frozen=True, kw_only=True)
 class Thread:
@@ -75,6 +77,7 @@ class HostPlan:
         self.devices = [take(vring.device_words(self.num)) for _ in vqs]
         self.vhost = take(vhost_scsi.DEVICE_WORDS)
         self._device(targets)
+        self.completer = self._completer(workers[0].base)
         served = zip(config.worker_vqs, workers, strict=True)
         worker_of = {vq: worker.base for group, worker in served for vq in group}
         for vq in vqs:
@@ -96,6 +99,12 @@ class HostPlan:
 
     # ---- the parts
 
+    def _table(self, values: Sequence[int]) -> int:
+        base = self.take(len(values))
+        for place, value in enumerate(values):
+            self.put(base + place, np.uint64(0), value)
+        return base
+
     def _put_all(self, base: int, values: Mapping[np.uint64, int]) -> None:
         for name, value in values.items():
             self.put(base, name, value)
@@ -113,6 +122,8 @@ class HostPlan:
             vhost_scsi.S_RESETS: -1,
             vhost_scsi.S_EVENT_FREE: self._events(),
             vhost_scsi.S_HOTPLUG: self.config.agreed.acked >> F_HOTPLUG & 1,
+            vhost_scsi.S_QUEUES: self._table(self.bases),
+            vhost_scsi.S_QUEUE_COUNT: len(self.bases),
         })  # fmt: skip
 
     def _events(self) -> int:
@@ -124,15 +135,35 @@ class HostPlan:
             free = event
         return free
 
+    def _completer(self, worker: int) -> int:
+        """The completion list and work that Linux 6.1 has for the whole device; 0 where each queue
+        has its own.
+        """
+        if self.config.host.kernel != '6.1':
+            return 0
+        base = self.take(backend.HOST_QUEUE_WORDS)
+        self._put_all(base, {
+            backend.Q_INDEX: NO_QUEUE,
+            backend.Q_WORKER: worker,
+            backend.Q_COMPLETIONS: -1,
+            backend.Q_OF_DEVICE: 1,
+            backend.Q_VHOST: self.vhost,
+        })  # fmt: skip
+        return base
+
     def _vq(self, vq: Vq, worker: int) -> None:
         """A virtqueue as the host has it."""
         q, request = self.bases[vq.index], vq.index - VQ_REQUEST_FIRST
         words = int(se_cmd.X_DATA) + 2 * (self.pieces if request >= 0 else 0)
+        commands = self.take(words * (self.num + 1))
+        for tag in range(self.num + 1):  # behind the pool a spare one
+            self.put(commands + words * tag, se_cmd.X_TAG, tag if tag < self.num else -1)
         self._put_all(q, {
             backend.Q_DEVICE: self.devices[vq.index],
             backend.Q_INDEX: vq.index,
             backend.Q_WORKER: worker,
             backend.Q_COMPLETIONS: -1,
+            backend.Q_COMPLETER: self.completer if request >= 0 and self.completer else q,
             backend.Q_BUFFERS: self.take(8 + 2 * 1024),
             backend.Q_ROW_OF_HEAD: vq.rows,
             backend.Q_VHOST: self.vhost,
@@ -140,8 +171,11 @@ class HostPlan:
             backend.Q_INFLIGHT: q + int(backend.Q_INFLIGHTS),
             backend.Q_INFLIGHTS: 1,
             backend.Q_IRQ_SLOT: self._irq_slot(vq.index),
-            backend.Q_COMMANDS: self.take(words * self.num),
+            backend.Q_COMMANDS: commands,
             backend.Q_COMMAND_WORDS: words,
+            backend.Q_TAG_FREE: self.num,
+            backend.Q_TAG_LIST: self._table(range(self.num - 1, -1, -1)),
+            backend.Q_TAGS: self.num,
             backend.Q_ORDER_LIST: self.take(self.num),
             backend.Q_ORDER_ROOM: self.num,
         })  # fmt: skip

@@ -7,8 +7,9 @@ import numpy as np
 
 u64 = np.uint64
 
-# Commands stand in a table of their queue, by head.
+# Commands stand in a table of their queue, by tag.
 (
+    X_TAG,  # its place in the queue's pool of commands, -1 for one that is not of the pool
     X_QUEUE,  # base of the host side of its queue
     X_HEAD,
     X_ROW,
@@ -46,7 +47,7 @@ u64 = np.uint64
     X_PIECES,  # pieces of the response behind the segments; 0: it lies in one, at X_RESPONSE
     X_SEGMENTS,  # how many data segments follow
     X_DATA,  # address and length of each
-) = map(u64, range(35))
+) = map(u64, range(36))
 
 # X_STATE: where a LUN reset finds it.
 IDLE, ACTIVE = 0, 1

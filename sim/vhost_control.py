@@ -136,7 +136,8 @@ def receive(mem, lines, st, core, s, buffers, x):
         st[s + S_RESETS] = np.int64(x)
         return PENDING
     if code == S_BAD_TARGET and st[s + S_KERNEL] < 612:
-        return ANSWERED if vhost_scsi.bad_target(mem, lines, st, core, s, buffers) else DROPPED
+        sent = vhost_scsi.send_error(mem, lines, st, core, s, buffers, S_BAD_TARGET, scsi.GOOD)
+        return ANSWERED if sent else DROPPED
     _answer(mem, lines, core, at, code, size)
     return ANSWERED
 

@@ -6,10 +6,10 @@ as it takes.
 
     receive        vhost_scsi_handle_vq() from vhost_scsi_chk_size() to target_submit_prep()
     reply          vhost_scsi_complete_cmd_work(): the 108 bytes
-    bad_target     vhost_scsi_send_bad_target()
+    send_error     vhost_scsi_send_bad_target(), vhost_scsi_send_status()
     serve          all of it at once, for a request that has no ring and takes no time
 
-Kernels differ: `receive` and `bad_target` say where.
+Kernels differ: `receive` and `send_error` say where.
 """
 
 import numpy as np
@@ -57,6 +57,7 @@ from sim.se_cmd import (
     X_SENSE,
     X_SPACE,
     X_STATUS,
+    X_TAG,
     X_TARGET,
     X_UNDERFLOW,
 )
@@ -78,8 +79,10 @@ u64 = np.uint64
     S_EVENTS_MISSED,
     S_EVENT_FREE,  # records for events, -1 none left
     S_HOTPLUG,  # VIRTIO_SCSI_F_HOTPLUG was agreed
-) = map(u64, range(12))
-DEVICE_WORDS = 12
+    S_QUEUES,  # table of the host's virtqueues
+    S_QUEUE_COUNT,
+) = map(u64, range(14))
+DEVICE_WORDS = 14
 KERNEL_NUMBERS = {'6.1': 601, '6.12': 612, '7.2': 702}
 
 # Bugs that kernels before 6.1 had, or that a kernel with several workers would have, as bits.
@@ -87,7 +90,7 @@ BUG_NAMES = ('control_silent', 'tmf_no_flush', 'plug_unchecked')
 CONTROL_SILENT, TMF_NO_FLUSH, PLUG_UNCHECKED = 1, 2, 4
 
 # What becomes of a request.
-READY, FAILED, BAD_TARGET, DROPPED = range(4)
+READY, FAILED, BAD_TARGET, DROPPED, NO_TAG = range(5)
 
 MAX_SGLS = 2048  # VHOST_SCSI_PREALLOC_SGLS
 TWO_PAGES = 2  # more than it has bytes for: a segment may begin and end within a page
@@ -263,10 +266,11 @@ def _map_data(st, s, buffers, x, protection):
 
 @kernel
 def receive(mem, lines, st, core, s, buffers, x):
-    """A chain becomes command `x`: READY for LIO, FAILED by it, BAD_TARGET, or DROPPED.
+    """A chain becomes command `x`: READY for LIO, FAILED by it, BAD_TARGET, DROPPED, or NO_TAG.
 
-    Of x, the caller sets queue, head and row. Data that cannot be mapped are dropped without an
-    answer; Linux 6.1 answers BAD_TARGET.
+    Of x, the caller sets queue, head and row; where the queue has no command left, x is a spare one
+    (X_TAG -1). Data that cannot be mapped are dropped without an answer; Linux 6.1 answers
+    BAD_TARGET.
     """
     if st[buffers + vring.B_IN_BYTES] < RESP_SIZE:
         return DROPPED
@@ -295,6 +299,8 @@ def receive(mem, lines, st, core, s, buffers, x):
     protection = _protection(mem, st, s, buffers, x)
     if protection < 0 or _command_too_long(st, x):
         return BAD_TARGET
+    if st[x + X_TAG] < 0:
+        return NO_TAG
     if not _map_data(st, s, buffers, x, protection):
         return BAD_TARGET if st[s + S_KERNEL] < 612 else DROPPED
     first = entry + TWO * u64(st[buffers + vring.B_OUT])
@@ -356,8 +362,8 @@ def reply(mem, lines, st, core, x):
 
 
 @kernel
-def bad_target(mem, lines, st, core, s, buffers):
-    """Answer a request with BAD_TARGET; False where the answer does not fit.
+def send_error(mem, lines, st, core, s, buffers, response, status):
+    """Answer a request that LIO never sees; False where the answer does not fit.
 
     Before Linux 7.2 all 108 bytes go to where the first writable buffer begins, even if it is
     shorter: what lies behind it in the guest's memory is overwritten.
@@ -366,14 +372,14 @@ def bad_target(mem, lines, st, core, s, buffers):
     if st[entry + ONE] >= RESP_SIZE or st[s + S_KERNEL] < 702:
         if st[entry] + RESP_SIZE > st[s + S_MEMORY]:
             return False
-        scsi.write_response(mem, lines, core, st[entry], S_BAD_TARGET, scsi.GOOD, 0, 0, -1, 0)
+        scsi.write_response(mem, lines, core, st[entry], response, status, 0, 0, -1, 0)
         return True
     size = np.int64(RESP_SIZE)
     _spread(mem, lines, st, core, entry, st[buffers + vring.B_IN], size)
     index = 0
     for _ in range(st[buffers + vring.B_IN]):
         for place in range(min(st[entry + ONE], RESP_SIZE - index)):
-            value = scsi.response_byte(index, S_BAD_TARGET, scsi.GOOD, 0, 0, -1, 0)
+            value = scsi.response_byte(index, response, status, 0, 0, -1, 0)
             mem[u64(st[entry] + place)] = value
             index += 1
         entry += TWO
@@ -388,7 +394,8 @@ def serve(memory, state, blocks, s, buffers, x):
     if verdict == DROPPED:
         return DROPPED
     if verdict == BAD_TARGET:
-        return BAD_TARGET if bad_target(mem, None, st, 0, s, buffers) else DROPPED
+        sent = send_error(mem, None, st, 0, s, buffers, S_BAD_TARGET, scsi.GOOD)
+        return BAD_TARGET if sent else DROPPED
     if verdict == READY and server.execute(mem, st, x) == MEDIUM:
         sbc.transfer(mem, st, media, x)
     return verdict if reply(mem, None, st, 0, x) else DROPPED

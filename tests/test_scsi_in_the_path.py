@@ -22,7 +22,8 @@ class Bench:
 
     def __init__(self, engine="compiled", **sections):
         sections = {"target": {"size": "1g"}} | sections
-        config = load(device={"event_idx": False}, workload={"bs": "16k"}, **sections)
+        device = {"event_idx": False} | sections.pop("device", {})
+        config = load(device=device, workload={"bs": "16k"}, **sections)
         self.machine = machine.build(config, costs.of_config(config))
         self.engine = ENGINES[engine](self.machine)
         self.guest = self.machine.guest_queues[0]

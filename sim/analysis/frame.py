@@ -87,6 +87,7 @@ def counters(machine: Machine) -> dict[str, int]:
         'ring_errors': total(workers, backend.B_RING_ERRORS),
         'requests_dropped': total(workers, backend.B_DROPPED),
         'requests_bad_target': total(workers, backend.B_BAD_TARGETS),
+        'requests_task_set_full': total(workers, backend.B_TASK_SET_FULL),
         'requests_requeued': total(vcpus, guest.V_REQUEUES),
         'avail_ahead_max': max(machine.field(q, backend.Q_AHEAD_MAX) for q in machine.host_queues),
         'arrivals_missed': total([plan.base for plan in machine.plans], job_fields.J_MISSED),
