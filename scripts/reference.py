@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT))
 
 from sim import features  # noqa: E402
 from sim.formats import cdb, fio  # noqa: E402
+from sim.formats import fio_options as output_options  # noqa: E402
 from sim.formats.disk_keys import GROUPS, TARGET_KEYS, WBT, kind_keys  # noqa: E402
 from sim.formats.disks import disk_presets, load_disk  # noqa: E402
 from sim.formats.key import Key  # noqa: E402
@@ -227,6 +228,7 @@ def fio_options() -> str:
     known["rwmixwrite"] = known["rwmixread"]
     rows = {name: ("honoured", known[name].metadata["key"].help) for name in fio.HONOURED}
     rows |= {name: ("honoured", f"as `{key}`") for name, key in fio.ALIASES.items()}
+    rows |= {name: ("honoured: output", text) for name, text in output_options.MEANINGS.items()}
     rows |= {name: ("noted", reason) for name, reason in fio.NOTED.items()}
     rows |= {name: ("refused", reason) for name, reason in fio.NOT_MODELLED.items()}
     rows["direct"] = ("noted", "all I/O is direct; `direct=0` is refused")

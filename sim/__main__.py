@@ -12,7 +12,15 @@ from typing import Any
 
 from sim import __version__
 from sim.errors import ConfigError
-from sim.options import add_config, add_ioctls, add_pool, add_stop, add_sweep, config_sources
+from sim.options import (
+    add_config,
+    add_exports,
+    add_ioctls,
+    add_pool,
+    add_stop,
+    add_sweep,
+    config_sources,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         '--precision', metavar='p99:0.02',
         help='replicate until the 95 %% interval of p99 is within ± 2 %% (run.precision)',
     )  # fmt: skip
+    add_exports(run)
     add_pool(run)
     run.set_defaults(command=_run)
     sweep = commands.add_parser(
@@ -190,6 +199,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from sim import fio_output
     from sim.config import load
 
     sets = list(options.sets)
@@ -200,9 +210,12 @@ def _run(options: argparse.Namespace) -> int:
     config = load(**config_sources(options), sets=sets)
     for note in config.notes:
         print(f'note: {note}', file=sys.stderr)
+    fio_output.check(config, options)
     if not options.json:
         print(config.to_toml())
     result = _simulate(config, options)
+    for written in fio_output.write(result, options):
+        print(f'written: {written}', file=sys.stderr)
     place = result.save(options.out) if options.out else None
     if options.json:
         print(json.dumps(result.report))

@@ -25,6 +25,17 @@ def config_sources(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def add_exports(parser: argparse.ArgumentParser) -> None:
+    """Files for other tools."""
+    parser.add_argument('--fio-json', metavar='FILE', help="also write fio's JSON of the run")
+    parser.add_argument(
+        '--fio-format', choices=('json', 'json+'), help='of that file: json+ has bins, too'
+    )
+    parser.add_argument(
+        '--fio-logs', metavar='DIR', help="also write fio's lat, clat, slat, bw and iops logs"
+    )
+
+
 def add_pool(parser: argparse.ArgumentParser) -> None:
     """Where the points are simulated."""
     parser.add_argument('--jobs', type=int, metavar='N', help='processes at once (default: one)')

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sim.errors import ConfigError, shown
-from sim.formats import Given, nearest, read_text
+from sim.formats import Given, fio_options, nearest, read_text
 
 Job = dict[str, Given]
 
@@ -48,10 +48,7 @@ REASONS = {
     'nice prio prioclass numa_cpu_nodes numa_mem_policy',
     'randseed and run.seed decide': 'randrepeat allrandrepeat random_generator',
     'every request is recorded': 'gtod_reduce disable_lat disable_clat disable_slat '
-    'disable_bw_measurement lat_percentiles clat_percentiles slat_percentiles percentile_list '
-    'write_lat_log write_bw_log write_iops_log write_hist_log log_avg_msec log_hist_msec '
-    'log_offset log_max_value log_compression bwavgtime iopsavgtime per_job_logs '
-    'unified_rw_reporting new_group significant_figures unit_base clocksource gtod_cpu',
+    'disable_bw_measurement log_compression significant_figures unit_base clocksource gtod_cpu',
     'it is only a text': 'description name',
     'each job ends by its own limits': 'exitall exit_what',
     'the system calls of an engine have one price': 'fixedbufs registerfiles userspace_reap',
@@ -121,6 +118,19 @@ def parse_job_file(path: str | Path) -> tuple[list[Job], list[str]]:
     return jobs, notes
 
 
+def sections_of(path: str | Path) -> list[tuple[str, fio_options.Options]]:
+    """Name and options of each section, as written; of a file that parse_job_file() has read."""
+    found: list[tuple[str, fio_options.Options]] = []
+    for where, line in lines_of(Path(path)):
+        if line.startswith('['):
+            found.append((section_name(line, where), {}))
+            continue
+        name, equals, value = (part.strip() for part in expand(line, where).partition('='))
+        found[-1][1].pop(name, None)
+        found[-1][1][name] = value if equals else None
+    return found
+
+
 def lines_of(path: Path, depth: int = 0) -> Iterator[tuple[str, str]]:
     """Place and text of each line that says something, with those of files that it includes.
 
@@ -174,13 +184,19 @@ def read_option(job: Job, line: str, where: str, notes: list[str]) -> None:
         if (value.lower() in TRUE) != (key == 'direct'):
             raise ConfigError(f'{where}: {line}: {CACHED}')
         notes.append(f'fio: {where}: {key} has no effect here: all I/O is direct')
+    elif key in fio_options.READERS:
+        try:
+            fio_options.check(key, value if equals else None)
+        except ConfigError as error:
+            raise ConfigError(f'{where}: {written}: {error}') from None
+        notes.append(f'fio: {where}: {key} shapes --fio-json and --fio-logs, nothing else')
     elif key in NOTED:
         notes.append(f'fio: {where}: {key} has no effect here: {NOTED[key]}')
     elif key.split()[0] in NOT_MODELLED:
         name = key.split()[0]
         raise ConfigError(f'{where}: {name} is not modelled: {NOT_MODELLED[name]}; take it out')
     else:
-        close = nearest(key, {*HONOURED, *ALIASES, *NOTED, 'direct'})
+        close = nearest(key, {*HONOURED, *ALIASES, *NOTED, *fio_options.READERS, 'direct'})
         raise ConfigError(f'{where}: unknown option {shown(written)}; the nearest is {close!r}')
 
 
