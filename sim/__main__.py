@@ -120,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument('--json', action='store_true', help='print one JSON object, nothing else')
     add_pool(compare)
     compare.set_defaults(command=_compare)
+    add_truth(commands)
     params = commands.add_parser(
         'params',
         help='print a cost preset',
@@ -198,6 +199,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def add_truth(commands: Any) -> None:
+    """validate: what others measured."""
+    from sim.options import add_validate
+
+    add_validate(commands).set_defaults(command=_validate)
+
+
 def _run(options: argparse.Namespace) -> int:
     from sim import fio_output
     from sim.config import load
@@ -247,6 +255,12 @@ def _simulate(config: Any, options: argparse.Namespace) -> Any:
 
 def _sweep(options: argparse.Namespace) -> int:
     from sim.studies.sweeping import main
+
+    return main(options)
+
+
+def _validate(options: argparse.Namespace) -> int:
+    from sim.studies.validating import main
 
     return main(options)
 

@@ -158,8 +158,12 @@ def test_constraints_cover_everything_that_gets_installed():
 
 def test_presets_are_packed_into_the_wheel():
     wheel = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert wheel["force-include"] == {"presets": "sim/presets"}
+    assert wheel["force-include"] == {
+        "presets": "sim/presets",
+        "validation": "sim/validation",
+    }
     assert (ROOT / "presets").is_dir()
+    assert (ROOT / "validation").is_dir()
 
 
 # ----------------------------------------------------------------------------------- source of sim/
@@ -177,7 +181,11 @@ def test_only_plot_imports_matplotlib():
         for path in MODULES
         if any(name.partition(".")[0] == "matplotlib" for name in imported(path))
     }
-    assert users <= {"sim.analysis.plot", "sim.analysis.plot_disks"}
+    assert users <= {
+        "sim.analysis.plot",
+        "sim.analysis.plot_disks",
+        "sim.analysis.plot_validation",
+    }
 
 
 def test_private_numba_flag_is_used_in_one_place():
