@@ -46,7 +46,8 @@ def simulate(
     if kind == 'disk':
         return found, disk_report(found, **times)
     if kind == 'stop':
-        return found, stop_report(found, StopPlan(**times))
+        plan = StopPlan(at=times['at'], gap=times['gap'], hold=times['hold'])
+        return found, stop_report(found, plan)
     return found, run_report(found)
 
 
