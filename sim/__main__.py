@@ -14,6 +14,7 @@ from sim import __version__
 from sim.errors import ConfigError
 from sim.options import (
     add_config,
+    add_device,
     add_exports,
     add_ioctls,
     add_pool,
@@ -173,6 +174,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_ioctls(ioctls)
     ioctls.set_defaults(command=_ioctls)
+    device = commands.add_parser(
+        'device',
+        help='the effective device of a -device string or a libvirt domain',
+        description='Print every property of the device with its value and where it is from, the '
+        'virtqueues, the config space, and of each feature bit what it means and who dropped it.',
+    )
+    add_device(device)
+    device.set_defaults(command=_device)
     bench = commands.add_parser(
         'bench',
         help='how fast the simulator itself is (in a checkout)',
@@ -411,6 +420,14 @@ def _ioctls(options: argparse.Namespace) -> int:
     text, data = trace(options)
     print(json.dumps(data) if options.json else text)
     return 0
+
+
+def _device(options: argparse.Namespace) -> int:
+    from sim.device_command import main as show
+
+    text, data = show(options)
+    print(json.dumps(data) if options.json else text)
+    return 0 if data['starts'] else 1
 
 
 def _bench(options: argparse.Namespace) -> int:

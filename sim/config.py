@@ -39,6 +39,7 @@ from sim.formats.keys import (
     phases,
 )
 from sim.formats.layer import LISTS, Layer, Table, tree_of
+from sim.formats.libvirt import parse_libvirt
 from sim.formats.luns import Lun, alike, check_sizes, lun_of_job, resolve_luns
 from sim.formats.qemu import feature_switches, parse_device, parse_pairs
 from sim.formats.toml import read_toml, toml_table
@@ -213,6 +214,7 @@ def load(
     toml: str | Path | None = None,
     fio: str | Path | None = None,
     device: str | Mapping[str, Any] | None = None,
+    libvirt: str | Path | None = None,
     trace: str | Path | None = None,
     sets: Sequence[str] = (),
     **sections: Any,
@@ -222,6 +224,7 @@ def load(
     Keyword arguments are sections, such as target={'kind': 'null'}, and rank below every file;
     `device` is a section if it is a mapping and a -device string if it is text. A table of one job
     outranks [workload], which is for all jobs; a fio file replaces all job tables.
+    `libvirt` is a domain XML, whose device ranks below a string.
     `trace` is a file that the one job replays, as workload.read_iolog. `sets` are
     'section.key=value'; 'workload.key=value' sets the key of every job.
     """
@@ -237,6 +240,10 @@ def load(
         if any(layer.jobs for layer in layers):
             notes.append(f'{fio}: its jobs replace the [[job]] tables')
         layers.append(Layer({'job': jobs}))
+    if libvirt is not None:
+        domain, told = parse_libvirt(libvirt)
+        notes += told
+        layers.append(Layer(domain))
     if device is not None:
         table, told = parse_device(device)
         notes += told

@@ -10,6 +10,9 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--fio', metavar='JOB', help='a fio job file')
     parser.add_argument('--device', metavar='STRING', help='a QEMU -device string')
     parser.add_argument(
+        '--libvirt', metavar='FILE', help='a libvirt domain XML: its virtio-scsi device, its vCPUs'
+    )
+    parser.add_argument(
         '--trace', metavar='FILE', help='a trace to replay: fio iolog, blkparse text, MSR CSV'
     )
     parser.add_argument('--set', metavar='path=value', action='append', default=[], dest='sets')
@@ -21,6 +24,7 @@ def config_sources(options: argparse.Namespace) -> dict[str, Any]:
         'toml': options.config,
         'fio': options.fio,
         'device': options.device,
+        'libvirt': options.libvirt,
         'trace': options.trace,
     }
 
@@ -67,6 +71,16 @@ def version_sets(options: argparse.Namespace) -> list[str]:
     """The same as --set would say it."""
     given = (('qemu.version', options.qemu), ('host.kernel', options.kernel))
     return [f'{name}={value}' for name, value in given if value is not None]
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """sim device."""
+    parser.add_argument('string', nargs='?', metavar='STRING', help='a QEMU -device string')
+    parser.add_argument('--libvirt', metavar='FILE', help='a libvirt domain XML')
+    add_versions(parser)
+    parser.add_argument('--guest', metavar='VERSION', help='guest.kernel')
+    parser.add_argument('--vcpus', type=int, metavar='N', help='guest.vcpus (default: 1)')
+    parser.add_argument('--json', action='store_true', help='print one JSON object, nothing else')
 
 
 def add_ioctls(parser: argparse.ArgumentParser) -> None:
