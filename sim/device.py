@@ -124,6 +124,11 @@ class VHostSCSICommon:
         slash = '/' if self.qemu >= (2, 0) else ''
         return f'{slash}channel@{self.channel:x}/{self.name}@{self.target:x},{self.lun:x}'
 
+    def guest_writes_rings(self, rings: list[tuple[int, int, int, int]]) -> None:
+        """The guest's driver sets its queues up: (num, desc, avail, used) of each it uses."""
+        for vq, (num, desc, avail, used) in zip(self.parent_obj.vqs, rings, strict=False):
+            vq.num, vq.desc, vq.avail, vq.used = num, desc, avail, used
+
     def start(self) -> Action:
         """vhost_scsi_common_start(): 0 or a negative errno; a failure leaves nothing behind."""
         dev, vm = self.dev, self.vm
@@ -236,11 +241,6 @@ class VHostSCSI(VHostSCSICommon):
         control.enter_within('ring_base')
         yield from self.stop()
         control.enter_within(before)
-
-    def guest_writes_rings(self, rings: list[tuple[int, int, int, int]]) -> None:
-        """The guest's driver sets its queues up: (num, desc, avail, used) of each it uses."""
-        for vq, (num, desc, avail, used) in zip(self.parent_obj.vqs, rings, strict=False):
-            vq.num, vq.desc, vq.avail, vq.used = num, desc, avail, used
 
 
 def make_vhost_scsi(

@@ -188,7 +188,7 @@ class Stopping:
     def _blackout(self, rows: npt.NDArray[np.int64], hz: int) -> dict[str, Any]:
         """Per queue the longest gap between two completions that ends after the pause began.
 
-        None: nothing of that queue completed any more.
+        None: nothing of that queue completed after the VM went on.
         """
         queues: dict[str, int | None] = {}
         for queue in np.unique(rows[:, COLUMN['queue']]):
@@ -196,7 +196,8 @@ class Stopping:
             times = np.sort(mine[mine[:, COLUMN['t_complete']] > 0, COLUMN['t_complete']] - 1)
             ends = np.concatenate([[0], times])
             gaps = np.diff(ends)[times > self.paused_at]
-            longest = int(cycles_to_ns(int(gaps.max()), hz)) if gaps.size else None
+            went_on = self.resumed_at is not None and (times > self.resumed_at).any()
+            longest = int(cycles_to_ns(int(gaps.max()), hz)) if went_on else None
             queues[str(int(queue))] = longest
         known = [gap for gap in queues.values() if gap is not None]
         return {'largest': max(known, default=None), 'queues': queues}
