@@ -46,6 +46,7 @@ def make_host(engine: Engine, config: Config, *, instant: bool = False) -> Host:
         lio,
         kernel=config.host.kernel,
         offered=(agreed.backend or 0) | agreed.assumed,
+        flush_device_ioctls='no_ioctl_flush' not in (config.host.bugs or ''),
     )
     conf = VirtIOSCSIConf(
         wwpn=asked.wwpn,

@@ -34,6 +34,7 @@ PHASES = (
     'vcpu_pause', 'drain', 'log_sync', 'ring_base', 'device_start', 'endpoint', 'vcpu_resume',
 )  # fmt: skip
 COLUMN = {name: index for index, name in enumerate(record.COLUMNS)}
+FINE = (record.OK, record.CHECK_CONDITION)
 RESPONSES = {'ok': '0', 'check_condition': '0', 'bad_target': '3'}  # virtio_scsi response codes
 
 
@@ -154,6 +155,8 @@ class Stopping:
         complete = rows[:, COLUMN['t_complete']]
         if outcome == 'ok' and (complete == 0).any():
             outcome = 'hung'
+        elif outcome == 'ok' and not np.isin(rows[:, COLUMN['outcome']], FINE).all():
+            outcome = 'errors'
         latency = (complete - rows[:, COLUMN['t_arrive']])[complete > 0]
         after = complete[complete > (self.resumed_at or 0)]
         first = (

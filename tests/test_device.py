@@ -375,7 +375,7 @@ def test_vhost_user_has_no_endpoint_and_no_blocker():
 
 
 def test_vhost_user_that_cannot_start_loses_its_connection_or_the_vm():
-    engine, host, device = vhost_user((10, 2))
+    engine, _, device = vhost_user((10, 2))
     device.parent_obj.guest_features |= features.mask(features.IN_ORDER)
     assert perform(engine, device.set_status(DRIVER_STATUS)) == 0
     assert not device.connected

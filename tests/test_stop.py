@@ -113,7 +113,7 @@ def test_linux_6_1_fails_what_it_has_not_fetched_and_6_12_does_not(at):
     assert old['responses']['3'] > 0
     assert old['responses']['0'] + old['responses']['3'] == 80
     assert new['responses'] == {'0': 80}
-    assert old['outcome'] == new['outcome'] == 'ok'
+    assert (old['outcome'], new['outcome']) == ('errors', 'ok')
 
 
 # --------------------------------------------------------------------------------- single ioctls
@@ -141,13 +141,13 @@ def test_a_memory_table_waits_for_what_was_fetched_before_and_not_for_what_came_
     times = {}
 
     def action(host):
-        host.file.flush_device_ioctls = flushes
         yield wait(host, 5 * MS)
         times['begin'] = host.control.now
         yield from host.file.set_mem_table(1)
         times['end'] = host.control.now
 
-    _, rows = attended(config(16, target=disk, ios=400), action)
+    host = {} if flushes else {'bugs': 'no_ioctl_flush'}
+    _, rows = attended(config(16, target=disk, ios=400, host=host), action)
     fetch, used = rows[:, COLUMN['t_fetch']] - 1, rows[:, COLUMN['t_used']] - 1
     before = used[(fetch < times['begin']) & (used > times['begin'])]
     assert before.size > 8
@@ -328,7 +328,8 @@ def test_the_command():
     assert report['config']['host']['kernel'] == '6.1'
     late = subprocess.run([*command, '--at', '9s'], capture_output=True, text=True)
     assert late.returncode == 2
-    assert late.stderr.startswith('error: --at 9s: the run is over')
+    assert 'error: --at 9s: the run is over' in late.stderr
+    assert 'Traceback' not in late.stderr
     assert late.stdout == ''
 
 
@@ -383,7 +384,7 @@ def test_without_the_sync_the_backend_starts_again_from_the_beginning():
     report = wrong('no-sync')
     assert requirements(report) == ['2.1']
     assert any(line.startswith('conservation') for line in report['violations'])
-    assert report['outcome'] == 'hung'  # the guest's driver marks the ring broken
+    assert report['outcome'] == 'errors'  # the guest's driver marks the ring broken
 
 
 def test_a_base_read_too_early_does_not_fit_the_used_ring():

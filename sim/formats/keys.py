@@ -21,7 +21,7 @@ REPLICATIONS_LEAST = 5  # before an interval is held against run.precision
 AUTO: Any = None  # load() chooses, by the rest of the config
 
 KERNELS = ('6.1', '6.12', '7.2')
-BUG = '(control_silent|tmf_no_flush|plug_unchecked)'
+BUG = '(control_silent|tmf_no_flush|plug_unchecked|no_ioctl_flush)'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +97,8 @@ class Host:
         'queue', 'choice', "LIO's complete_type; direct with 7.2", choices=('queue', 'direct')
     )
     bugs: str | None = key(
-        None, 'text', 'bugs of the past that it has: control_silent, tmf_no_flush, plug_unchecked',
-        pattern=f'{BUG}( *, *{BUG})*',
+        None, 'text', 'bugs of the past that it has: control_silent, tmf_no_flush, plug_unchecked, '
+        'no_ioctl_flush', pattern=f'{BUG}( *, *{BUG})*',
     )  # fmt: skip
 
 
