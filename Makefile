@@ -30,7 +30,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV) ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) hatchling editables
-	@$(PIP) --no-build-isolation -e '.[test,notebook,cluster]'
+	@$(PIP) --no-build-isolation -e '.[test,notebook,cluster,trace]'
 	@touch $@
 
 run: $(STAMP)

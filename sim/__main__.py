@@ -216,7 +216,7 @@ def add_truth(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from sim import fio_output
+    from sim import fio_output, timeline_output
     from sim.config import load
 
     sets = list(options.sets)
@@ -228,10 +228,14 @@ def _run(options: argparse.Namespace) -> int:
     for note in config.notes:
         print(f'note: {note}', file=sys.stderr)
     fio_output.check(config, options)
+    timeline_output.check(config, options.timeline)
     if not options.json:
         print(config.to_toml())
     result = _simulate(config, options)
-    for written in fio_output.write(result, options):
+    for written in (
+        *fio_output.write(result, options),
+        *timeline_output.write(result, options.timeline),
+    ):
         print(f'written: {written}', file=sys.stderr)
     place = result.save(options.out) if options.out else None
     if options.json:

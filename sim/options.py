@@ -38,6 +38,15 @@ def add_exports(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--fio-logs', metavar='DIR', help="also write fio's lat, clat, slat, bw and iops logs"
     )
+    add_timeline(parser)
+
+
+def add_timeline(parser: argparse.ArgumentParser) -> None:
+    """The run as tracks."""
+    parser.add_argument(
+        '--timeline', metavar='FILE',
+        help='also write every request as slices on tracks: .pftrace (Perfetto) or .json (Chrome)',
+    )  # fmt: skip
 
 
 def add_pool(parser: argparse.ArgumentParser) -> None:
@@ -115,6 +124,7 @@ def add_stop(parser: argparse.ArgumentParser) -> None:
         help='for how long the VM stays stopped (default: %(default)s)',
     )  # fmt: skip
     add_versions(parser)
+    add_timeline(parser)
     parser.add_argument('--json', action='store_true', help='print one JSON object, nothing else')
 
 

@@ -3,11 +3,13 @@
 import argparse
 from typing import Any
 
+from sim import timeline_output
 from sim.config import load
 from sim.errors import ConfigError
 from sim.options import config_sources, version_sets
+from sim.run import Result
 from sim.stop_policy import policy_named
-from sim.stopping import StopPlan, stop
+from sim.stopping import Stopping, StopPlan, stop
 from sim.units import parse_time_ns
 
 
@@ -24,7 +26,12 @@ def main(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
         gap=_time('--gap', options.gap),
         hold=_time('--hold', options.hold),
     )
-    report = stop(config, plan)
+    timeline_output.check(config, options.timeline)
+
+    def look(result: Result, stopping: Stopping) -> None:
+        timeline_output.write(result, options.timeline, stopping)
+
+    report = stop(config, plan, look)
     return as_text(report), report
 
 

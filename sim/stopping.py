@@ -11,6 +11,7 @@ synced into the device), 2.2 (no further I/O to the target), 2.3 (guest memory i
 (requests in flight are completed), as the change that made vhost-scsi migratable stated them.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -216,11 +217,19 @@ class Stopping:
         return dict(sorted(found.items()))
 
 
-def stop(config: Config, plan: StopPlan) -> dict[str, Any]:
-    """Run a config with a stop in it. Errors: ConfigError, also where the run is over by then."""
+def stop(
+    config: Config, plan: StopPlan, look: Callable[[Result, Stopping], None] | None = None
+) -> dict[str, Any]:
+    """Run a config with a stop in it. `look` is shown what came of it.
+
+    Errors: ConfigError, also where the run is over by then.
+    """
     if config.run.record != 'full':
         raise ConfigError(
             f'run.record={config.run.record}: a stop looks at every request; use run.record=full'
         )
     stopping = Stopping(config, plan)
-    return stopping.report(run(config, attend=stopping.attend))
+    result = run(config, attend=stopping.attend)
+    if look is not None:
+        look(result, stopping)
+    return stopping.report(result)
