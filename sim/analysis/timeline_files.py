@@ -68,7 +68,8 @@ def _write_chrome(found: Timeline, file: IO[str]) -> None:
 
 
 def _chrome_events(found: Timeline) -> Iterator[dict[str, Any]]:
-    groups = [part.group for part in (*found.tracks, *found.counters)]
+    groups = [track.group for track in found.tracks]
+    groups += [counter.group for counter in found.counters]
     pids = {group: number for number, group in enumerate(dict.fromkeys(groups), 1)}
     for group, pid in pids.items():
         yield {'ph': 'M', 'name': 'process_name', 'pid': pid, 'args': {'name': group}}
