@@ -25,6 +25,9 @@ from sim.formats.disks import preset_folder
 from sim.reference_path import reference_lines
 
 
+HALT_POLL_NS_GROW_START = 10_000  # virt/kvm/kvm_main.c, halt_poll_ns_grow_start
+
+
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
     """One row of a preset. `value` and range in `unit`; `role` is model, check or other."""
@@ -64,7 +67,8 @@ class Costs:
     irq_entry: int
     irq_return: int
     vcpu_halt_wake: int  # more, when the host has put the vCPU to sleep
-    vcpu_halt_poll: int  # how long it polls before it does (guest.halt_poll_ns)
+    vcpu_halt_poll: int  # how long it polls at most before it does (guest.halt_poll_ns)
+    vcpu_halt_poll_start: int  # how long it polls at least, once it does
     worker_wake: int
     worker_wake_deep: int  # from a deep idle state of the host CPU
     deep_idle_after: int  # how long the CPU must be idle for that
@@ -238,6 +242,7 @@ def derive(
         irq_return=irq_return,
         vcpu_halt_wake=cycles('vcpu.halt_wake_penalty_no_poll'),
         vcpu_halt_poll=round(halt_poll_ns * cpu_hz / 10**9),
+        vcpu_halt_poll_start=round(HALT_POLL_NS_GROW_START * cpu_hz / 10**9),
         worker_wake=cycles('vhost.worker_wakeup_latency_shallow_idle'),
         worker_wake_deep=cycles('vhost.worker_wakeup_latency_deep_cstate'),
         deep_idle_after=cycles('host.deep_idle_residency') if deep_idle else UNREACHED,

@@ -16,6 +16,7 @@ from sim.agents import (
     A_STATE,
     K_KICK_WAKEUP,
     K_VCPU_HALT_POLL,
+    K_VCPU_HALT_POLL_START,
     K_VCPU_HALT_WAKE,
     NEVER,
     move,
@@ -39,6 +40,8 @@ CROSSING_WORDS = A_FIELDS + 6
 
 FLY, WAKE = 0, 1
 
+GROW = 2  # kvm.halt_poll_ns_grow
+
 
 @kernel(inline=True)
 def kick_step(st, c, now):
@@ -61,6 +64,26 @@ def _wakes(st, v, now, cost):
         move(st, st[v + guest.V_SLOT], st[v + guest.V_RESUME_AT])
 
 
+@kernel
+def _halt_ends(st, v, now):
+    """kvm_vcpu_halt(): has it slept, or was it polled for until now? Adapts how long it is polled.
+
+    A halt that a longer poll (up to kvm.halt_poll_ns) would have caught doubles the time, from
+    halt_poll_ns_grow_start on; one beyond that divides it, below the start to nothing.
+    """
+    halted, window = now - st[v + guest.V_SLEEPING_SINCE], st[v + guest.V_HALT_POLL]
+    most, start = st[K_VCPU_HALT_POLL], st[K_VCPU_HALT_POLL_START]
+    if halted <= window:
+        return False
+    if halted < most:
+        st[v + guest.V_HALT_POLL] = min(max(GROW * window, start), most)
+    elif halted > most and window:
+        shrink = st[v + guest.V_HALT_SHRINK]
+        window = window // shrink if shrink else 0
+        st[v + guest.V_HALT_POLL] = window if window >= start else 0
+    return True
+
+
 @kernel(inline=True)
 def irq_step(st, c, now):
     """The vector arrives. Halt polling keeps a vCPU awake for a while after HLT; later the host
@@ -68,8 +91,7 @@ def irq_step(st, c, now):
     """
     g = u64(st[c + C_GUEST_QUEUE])
     v = u64(st[g + guest.G_VCPU])
-    halted = now - st[v + guest.V_SLEEPING_SINCE]
-    if st[c + A_STATE] == FLY and guest.is_halted(st, v) and halted > st[K_VCPU_HALT_POLL]:
+    if st[c + A_STATE] == FLY and guest.is_halted(st, v) and _halt_ends(st, v, now):
         st[c + A_STATE] = WAKE
         st[c + C_WAKES] += 1
         return now + st[K_VCPU_HALT_WAKE]

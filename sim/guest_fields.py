@@ -73,8 +73,10 @@ STATES = (
     V_FROZEN_STATE,  # what a FROZEN vCPU goes on in
     V_FROZEN_LEFT,  # cycles left of that state; if it sleeps, when its timer ends it
     V_WORK,  # base of the kernel thread that polls the queue in the handler, 0 none
-) = map(u64, range(A_FIELDS, A_FIELDS + 35))
-VCPU_WORDS = A_FIELDS + 35
+    V_HALT_POLL,  # how long KVM polls for it after HLT (vcpu->halt_poll_ns)
+    V_HALT_SHRINK,  # by how much it divides that after a long halt, 0: it polls no more
+) = map(u64, range(A_FIELDS, A_FIELDS + 37))
+VCPU_WORDS = A_FIELDS + 37
 
 # A queue as the guest has it: struct virtio_scsi_vq and, of a request queue, its blk-mq hardware
 # queue with the tags.

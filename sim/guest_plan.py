@@ -27,6 +27,9 @@ Take = Callable[..., int]  # take(size, align=1)
 HEADER_STRIDE = 832
 HEADER_OFFSET = 8
 
+# kvm.halt_poll_ns_shrink by host kernel; 2 since Linux 6.11.
+HALT_POLL_NS_SHRINK = {'6.1': 0, '6.12': 2, '7.2': 2}
+
 EVENT_LOG_ROOM = 1024  # handled events that are remembered
 ALL_EVENTS = 2 | 4 | 8 | 16 | 32 | 64  # VIRTIO_SCSI_EVT_ASYNC_*: whatever an AN may ask for
 
@@ -201,6 +204,7 @@ class GuestPlan:
             (guest.V_CORE, index),
             (guest.V_SLOT, index),
             (guest.V_RESUME_AT, NEVER),
+            (guest.V_HALT_SHRINK, HALT_POLL_NS_SHRINK[self.config.host.kernel]),
             (guest.V_FINISHING, -1),
             (guest.V_TAG, -1),
             (guest.V_QUEUES, len(self.bases) + 2),  # and the kernel threads
