@@ -24,7 +24,6 @@ from sim.errors import ConfigError
 from sim.formats.disks import preset_folder
 from sim.reference_path import reference_lines
 
-
 HALT_POLL_NS_GROW_START = 10_000  # virt/kvm/kvm_main.c, halt_poll_ns_grow_start
 
 
