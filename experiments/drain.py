@@ -1,0 +1,209 @@
+"""What decides how long CLEAR_ENDPOINT takes, and what becomes of the requests that it finds?
+
+Method: a VM is stopped in the middle of a run (sim stop) and CLEAR_ENDPOINT timed, in five series:
+
+    depth    a disk of 100 ms that serves 64 requests at a time, stopped 22 ms in, iodepth 1 to 64
+    instant  the same disk at depth 16, stopped at different times within its service time
+    law      service times of 1 ms, exponential, on 64 lanes and on one, averaged over seeds
+    wbt      writes of 100 ms on Linux 6.1, with and without write-back throttling, and on 6.12
+    race     80 requests submitted just before the stop, and a worker that takes 25 us for each, as
+             the measured one did under emulation: who is answered what, by kernel
+
+Theory: with everything in service at once a constant service time leaves its residual, whatever the
+depth; n exponential requests take H_n / mu on lanes enough and n / mu on one. Measured points
+(validation/clear_endpoint*.csv) were taken under emulation: times carry over, their floor of 1.5 ms
+does not.
+
+Expect: 78 ms at every depth, and the residual to the millisecond at every instant; H_n and n within
+their intervals; throttled writes serialised on 6.1 alone; on 6.1 what the worker had not fetched is
+answered BAD_TARGET, on 6.12 nothing is. The measurement also saw one run in which the worker had
+not begun at all: the kick was consumed and the requests stayed in the ring. Here a worker that has
+not woken yet does the same (sim stop, with a long vhost.worker_wakeup_latency_shallow_idle).
+
+Half a minute on two cores, --quick a third of that, behind the compilation of the kernels. Writes
+drain.csv and drain.png.
+"""
+
+import argparse
+import csv
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from experiments import command
+from sim.options import add_config, add_pool, config_sources
+
+MS = 1_000_000
+VALIDATION = Path(__file__).resolve().parent.parent / 'validation'
+DEPTHS = (1, 4, 16, 64)
+SEEDS, SEEDS_QUICK = 60, 15
+STOP_MS = 22  # as in the measurement
+INSTANTS_MS = (5, 20, 35, 50, 65, 80, 95)
+RACE_US = (100, 130, 170, 270, 400, 800, 1600)
+RACE_BATCH = 80
+EMULATED = {
+    'vhost.worker_pop_share': '25us',
+    'control.vcpu_kick': '0',
+    'control.vm_state_notify': '0',
+}  # no vCPUs had to be stopped there
+DISK = {'kind': 'lanes', 'service': '100ms', 'distribution': 'constant', 'lanes': 64}
+
+Point = tuple[dict[str, Any], dict[str, Any], int]  # its row so far, its sections, when in ns
+
+
+def points(quick: bool) -> Iterator[Point]:
+    """Every point of every series."""
+    for depth in DEPTHS:
+        work = {'iodepth': depth, 'number_ios': 2 * depth}
+        row = {'series': 'depth', 'disk': 'parallel', 'iodepth': depth, 'theory_ms': 100 - STOP_MS}
+        yield row, {'workload': work, 'target': DISK}, STOP_MS * MS
+    for at in INSTANTS_MS:
+        work = {'iodepth': 16, 'number_ios': 32}
+        row = {'series': 'instant', 'disk': 'parallel', 'iodepth': 16, 'theory_ms': 100 - at}
+        yield row, {'workload': work, 'target': DISK}, at * MS
+    for seed in range(1, 1 + (SEEDS_QUICK if quick else SEEDS)):
+        for disk, lanes in (('parallel', 64), ('serial', 1)):
+            for depth in DEPTHS:
+                target = DISK | {'service': '1ms', 'distribution': 'exponential', 'lanes': lanes}
+                count = depth + 20 * (depth if lanes > 1 else 1)
+                row = {'series': 'law', 'disk': disk, 'iodepth': depth, 'seed': seed}
+                row['theory_ms'] = sum(1 / i for i in range(1, depth + 1)) if lanes > 1 else depth
+                sections = {
+                    'workload': {'iodepth': depth, 'number_ios': 2 * count},
+                    'target': target,
+                    'run': {'seed': seed},
+                }
+                yield row, sections, 10 * MS
+    for kernel, name, latency in (
+        ('6.1', 'throttled', '2ms'), ('6.1', 'not throttled', '0'), ('6.12', 'not throttled', None),
+    ):  # fmt: skip
+        for depth in (*DEPTHS[:3], 32, DEPTHS[3]):
+            target = DISK | ({} if latency is None else {'wbt_lat': latency})
+            work = {'rw': 'randwrite', 'iodepth': depth, 'number_ios': 2 * depth}
+            row = {'series': 'wbt', 'disk': name, 'iodepth': depth, 'theory_ms': None}
+            sections = {'workload': work, 'target': target, 'host': {'kernel': kernel}}
+            yield row, sections, STOP_MS * MS
+    for kernel in ('6.1', '6.12'):
+        for at in RACE_US:
+            work = {
+                'iodepth': RACE_BATCH,
+                'iodepth_batch_submit': RACE_BATCH,
+                'number_ios': RACE_BATCH,
+            }
+            sections = {
+                'workload': work, 'target': DISK | {'lanes': 128}, 'host': {'kernel': kernel},
+                'costs': EMULATED,
+            }  # fmt: skip
+            row = {'series': 'race', 'disk': 'parallel', 'iodepth': RACE_BATCH, 'after_us': at}
+            yield row | {'theory_ms': None}, sections, at * 1000
+
+
+def simulate(row: dict[str, Any], config: dict[str, Any], at: int) -> dict[str, Any]:
+    """One stop: the row with what came of it. A function of its own for processes."""
+    from sim.config import from_effective
+    from sim.stopping import StopPlan, stop
+
+    report = stop(from_effective(config), StopPlan(at=at))
+    answers = report['responses']
+    return row | {
+        'kernel': config['host']['kernel'],
+        'at_ms': at / MS,
+        'clear_ms': report['clear_endpoint_ns'] / 1e6,
+        'in_flight': report['in_flight_at_stop'],
+        'unfetched': report['unfetched_at_stop'],
+        'ok': answers.get('0', 0),
+        'bad_target': answers.get('3', 0),
+        'left': answers.get('none', 0),
+        'outcome': report['outcome'],
+        'violations': report['violations'],
+    }
+
+
+def experiment(options: argparse.Namespace) -> dict[str, Any]:
+    """Run every stop, write table and figure; returns config, seed, rows and violations."""
+    from sim.config import load
+    from sim.pools import open_pool
+
+    given = {key: value for key, value in config_sources(options).items() if value}
+    sets = command.sets_of(options)
+    found = [
+        (row, load(**sections | given, sets=sets), at)
+        for row, sections, at in points(options.quick)
+    ]
+    if not options.json:
+        print(found[0][1].to_toml())
+    calls = [(row | {'place': i}, c.effective(), at) for i, (row, c, at) in enumerate(found)]
+    with open_pool(options.backend, options.jobs, options.scheduler) as pool:
+        rows = sorted(pool.map(simulate, calls), key=lambda row: row['place'])
+    # A request that the guest waits for in vain is what the race is about, not a mistake.
+    broken = [line for row in rows for line in row.pop('violations') if row['outcome'] != 'hung']
+    for row in rows:
+        del row['place']
+    draw(Path(options.out), rows)
+    return {
+        'config': found[0][1].effective(),
+        'seed': found[0][1].run.seed,
+        'rows': rows,
+        'violations': broken,
+    }
+
+
+def measured(name: str) -> list[dict[str, str]]:
+    """A table of what was measured."""
+    with (VALIDATION / name).open(encoding='utf-8') as file:
+        return list(csv.DictReader(line for line in file if not line.startswith('#')))
+
+
+def draw(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Table and figure."""
+    import pandas as pd
+
+    from sim.analysis import plot, plot_drain
+
+    folder.mkdir(parents=True, exist_ok=True)
+    table = pd.DataFrame(rows)
+    table.to_csv(folder / 'drain.csv', index=False)
+    seen = pd.DataFrame(measured('clear_endpoint.csv')).astype(
+        {'iodepth': int, 'clear_after_ms': float, 'clear_ms': float}
+    )
+    race = pd.DataFrame(measured('clear_endpoint_race.csv')).astype(
+        {'after_us': float, 'ok': int, 'bad_target': int, 'left_in_ring': int}
+    )
+    plot.save(plot_drain.drain(table, seen, race), folder / 'drain.png')
+
+
+def show(outcome: dict[str, Any], folder: Path) -> None:
+    """The tables for people, and where to look."""
+    import pandas as pd
+
+    table = pd.DataFrame(outcome['rows'])
+    keys = ['series', 'kernel', 'disk', 'iodepth', 'at_ms']
+    drains = table[table['series'] != 'race']
+    mean = drains.groupby(keys, sort=False)[['clear_ms', 'theory_ms']].mean().reset_index()
+    print(mean.round(2).to_string(index=False, na_rep='-'))
+    race = table[table['series'] == 'race']
+    print('\n' + race[['kernel', 'after_us', 'ok', 'bad_target', 'left']].to_string(index=False))
+    for broken in outcome['violations']:
+        print(f'violation: {broken}')
+    print(f'\ntable    {folder / "drain.csv"}\nfigure   {folder / "drain.png"}')
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options; a stop takes a moment, so that there are no shards."""
+    made = argparse.ArgumentParser(
+        prog='python -m experiments.drain',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_config(made)
+    made.add_argument('--quick', action='store_true', help='fewer seeds')
+    add_pool(made)
+    made.add_argument('--seed', type=int, help='run.seed')
+    made.add_argument('--out', default='results/runs/drain', help='folder for the results')
+    made.add_argument('--json', action='store_true', help='print {config, seed, rows} only')
+    return made
+
+
+if __name__ == '__main__':
+    sys.exit(command.main(parser().parse_args(), experiment, show))

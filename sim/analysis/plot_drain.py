@@ -1,0 +1,148 @@
+"""Figures of stops: how long the drain takes, and who is answered what."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sim.analysis.plot import COLOURS, MARKERS, _clean, _plain_log_axis
+
+MEASURED: dict[str, Any] = {
+    'color': 'black',
+    'linestyle': '',
+    'markerfacecolor': 'white',
+    'zorder': 4,
+}
+
+
+def drain(table: pd.DataFrame, measured: pd.DataFrame, race: pd.DataFrame) -> Figure:
+    """Four panels: by depth, by the instant of the stop, the laws, the race.
+
+    `table`: columns series, kernel, disk, iodepth, at_ms, clear_ms, theory_ms and, of the race,
+    after_us and bad_target. `measured`: op, iodepth, clear_after_ms, clear_ms. `race`:
+    kernel, after_us, ok, bad_target, left_in_ring.
+    """
+    figure = Figure(figsize=(11, 7.4), layout='constrained')
+    panels = figure.subplots(2, 2).flat
+    _by_depth(next(panels), table, measured)
+    _by_instant(next(panels), table)
+    _laws(next(panels), table)
+    _race(next(panels), table, race)
+    figure.suptitle('VHOST_SCSI_CLEAR_ENDPOINT: how long it takes, and what it does to requests')
+    return figure
+
+
+def _by_depth(axes: Axes, table: pd.DataFrame, measured: pd.DataFrame) -> None:
+    reads = table[table['series'] == 'depth']
+    axes.plot(reads['iodepth'], reads['clear_ms'], color=COLOURS[0], marker='o', label='reads')
+    writes = table[table['series'] == 'wbt']
+    for place, ((kernel, disk), line) in enumerate(writes.groupby(['kernel', 'disk'], sort=False)):
+        axes.plot(
+            line['iodepth'],
+            line['clear_ms'],
+            color=COLOURS[1 + place],
+            marker=MARKERS[place],
+            linestyle=('-', '--', ':')[place],
+            label=f'writes, Linux {kernel}, {disk}',
+        )
+    for op, marker in (('read', 'o'), ('write', '^')):
+        seen = measured[(measured['op'] == op) & (measured['iodepth'] > 0)]
+        axes.plot(
+            seen['iodepth'],
+            seen['clear_ms'],
+            marker=marker,
+            label=f'measured {op}s, 6.1',
+            **MEASURED,
+        )
+    axes.set_xscale('log')
+    _plain_log_axis(axes, sorted(table['iodepth'][table['series'] == 'wbt'].unique()), 'x')
+    axes.set_ylim(0)
+    _label(axes, 'requests in flight', 'a disk of 100 ms, stopped 22 ms in')
+
+
+def _by_instant(axes: Axes, table: pd.DataFrame) -> None:
+    line = table[table['series'] == 'instant']
+    axes.plot(
+        line['at_ms'], line['theory_ms'], color='black', linestyle='--', label='residual time'
+    )
+    axes.plot(
+        line['at_ms'],
+        line['clear_ms'],
+        color=COLOURS[0],
+        linestyle='',
+        marker='o',
+        label='simulated',
+    )
+    axes.set_ylim(0)
+    _label(axes, 'stopped so long after the submission (ms)', 'a disk of 100 ms, depth 16')
+
+
+def _laws(axes: Axes, table: pd.DataFrame) -> None:
+    laws = table[table['series'] == 'law']
+    names = {'parallel': ('64 lanes', 'H_n / µ'), 'serial': ('one lane', 'n / µ')}
+    for place, (disk, (lanes, law)) in enumerate(names.items()):
+        groups = laws[laws['disk'] == disk].groupby('iodepth')
+        mean, count = groups['clear_ms'].mean(), groups['clear_ms'].count()
+        half = 1.96 * groups['clear_ms'].std() / np.sqrt(count)
+        axes.plot(
+            mean.index,
+            groups['theory_ms'].mean(),
+            color='black',
+            linestyle=('--', ':')[place],
+            label=law,
+        )
+        axes.errorbar(
+            mean.index,
+            mean,
+            yerr=half,
+            color=COLOURS[place],
+            marker=MARKERS[place],
+            linestyle='',
+            capsize=3,
+            label=f'{lanes}: mean and 95 % interval',
+        )
+    axes.set_xscale('log')
+    axes.set_yscale('log')
+    _plain_log_axis(axes, sorted(laws['iodepth'].unique()), 'x')
+    _plain_log_axis(axes, (1, 2, 5, 10, 20, 50), 'y')
+    _label(axes, 'requests in flight', 'exponential service times of 1 ms')
+
+
+def _race(axes: Axes, table: pd.DataFrame, race: pd.DataFrame) -> None:
+    mine = table[table['series'] == 'race']
+    for place, kernel in enumerate(('6.1', '6.12')):
+        line = mine[mine['kernel'] == kernel]
+        axes.plot(
+            line['after_us'],
+            line['bad_target'],
+            color=COLOURS[place],
+            marker=MARKERS[place],
+            label=f'Linux {kernel}: BAD_TARGET',
+        )
+        seen = race[race['kernel'].str.startswith(kernel + '.')]
+        axes.plot(
+            seen['after_us'],
+            seen['bad_target'],
+            marker=MARKERS[place],
+            label=f'measured BAD_TARGET, {seen["kernel"].iloc[0]}',
+            **MEASURED,
+        )
+    axes.set_xscale('log')
+    _plain_log_axis(axes, sorted(mine['after_us'].unique()), 'x')
+    axes.tick_params(axis='x', labelsize=8)
+    _label(
+        axes,
+        'stopped so long after the submission began (µs)',
+        '80 requests, a worker of 25 µs each',
+    )
+    axes.set_ylabel('requests answered BAD_TARGET')
+
+
+def _label(axes: Axes, x: str, title: str) -> None:
+    axes.set_xlabel(x)
+    axes.set_ylabel('CLEAR_ENDPOINT (ms)')
+    axes.set_title(title, fontsize=10)
+    axes.legend(frameon=False, fontsize=8)
+    _clean(axes)
