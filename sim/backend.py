@@ -36,7 +36,7 @@ used up; one that publishes a buffer again before it comes back does, and is tol
 
 import numpy as np
 
-from sim import host_cpu, record, scsi, target, vhost_control, vhost_scsi, vring
+from sim import host_cpu, record, scsi, target, vhost_control, vhost_log, vhost_scsi, vring
 from sim.agents import (
     A_BUSY,
     A_FIELDS,
@@ -46,6 +46,7 @@ from sim.agents import (
     K_IRQ_INJECT,
     K_LIO_SUBMIT,
     K_WORKER_COMPLETE,
+    K_WORKER_LOG,
     K_WORKER_POP,
     K_WORKER_SUBMIT,
     N_FLUSHED,
@@ -68,7 +69,18 @@ from sim.layout import (
     VQ_REQUEST_FIRST,
 )
 from sim.memory import take_cycles
-from sim.se_cmd import ACTIVE, IDLE, X_HEAD, X_INFLIGHT, X_NEXT, X_QUEUE, X_ROW, X_STATE, X_TAG
+from sim.se_cmd import (
+    ACTIVE,
+    IDLE,
+    X_HEAD,
+    X_INFLIGHT,
+    X_LOGGED,
+    X_NEXT,
+    X_QUEUE,
+    X_ROW,
+    X_STATE,
+    X_TAG,
+)
 
 u64 = np.uint64
 ONE, TWO = u64(1), u64(2)
@@ -111,9 +123,12 @@ FREE, HELD, WANTED = 0, 1, 2
     B_ANSWERED,  # has this completion batch an answer to signal?
     B_SIGNALLED,  # the queue that is signalled next
     B_CURSOR,  # 6.1: number of the queue from which on others may have to be
+    B_LOG,  # does this run of a kick work note buffers for the dirty log?
+    B_KILLED,
+    B_VHOST,  # base of the device (sim.vhost_scsi)
     B_CPU,  # base of the host CPU that it shares, 0 if it has one of its own
-) = map(u64, range(A_FIELDS, A_FIELDS + 24))
-WORKER_WORDS = A_FIELDS + 24
+) = map(u64, range(A_FIELDS, A_FIELDS + 27))
+WORKER_WORDS = A_FIELDS + 27
 
 # A request queue as the host has it (struct vhost_scsi_virtqueue).
 (
@@ -130,6 +145,9 @@ WORKER_WORDS = A_FIELDS + 24
     Q_TAG_FREE,  # commands that are free, a stack
     Q_TAG_LIST,
     Q_TAGS,  # how many there are; behind them stands a spare one
+    Q_DROPPED,  # commands that nobody could answer, the worker having been killed
+    Q_LOG,  # log_addr: guest address of the used ring for the dirty log, 0: not logged
+    Q_LOG_ALL,  # VHOST_F_LOG_ALL is acked on this queue
     Q_BUFFERS,  # scratch buffer list
     Q_COMMANDS,
     Q_COMMAND_WORDS,
@@ -148,8 +166,8 @@ WORKER_WORDS = A_FIELDS + 24
     Q_INFLIGHT,  # offset of the count that commands fetched now are on
     Q_INFLIGHTS,  # the two counts
     Q_INFLIGHTS_1,
-) = map(u64, range(31))
-HOST_QUEUE_WORDS = 31
+) = map(u64, range(34))
+HOST_QUEUE_WORDS = 34
 
 
 # ---------------------------------------------------------------------------------- work list ----
@@ -165,10 +183,28 @@ def queue_vq_work(st, q, work, now):
 def queue_at_cost(st, q, work, now, cost):
     """The same by a caller that takes `cost` cycles to wake a worker that sleeps; had it to?"""
     mark = q + (Q_KICK_QUEUED if work == KICK_WORK else Q_COMPLETION_QUEUED)
-    if st[mark]:
+    if st[mark] or st[q + Q_WORKER] == 0:  # queued already, or its worker was killed
         return False
     st[mark] = 1
     return _push(st, u64(st[q + Q_WORKER]), np.int64(q), work, now, cost)
+
+
+@kernel
+def kill_worker(st, b):
+    """Control, vhost_worker_killed(): SIGKILL has hit the process that the worker belongs to.
+
+    Its queues have no worker any more: what is in its list still runs, later works are refused, and
+    commands that LIO gives back are dropped without a used entry. Control holds the mutex of each
+    of the queues. Returns how many queues it had. Not on Linux 6.1, whose workers are the kernel's.
+    """
+    s, detached = u64(st[b + B_VHOST]), 0
+    st[b + B_KILLED] = 1
+    for place in range(st[s + vhost_scsi.S_QUEUE_COUNT]):
+        q = u64(st[u64(st[s + vhost_scsi.S_QUEUES]) + u64(place)])
+        if st[q + Q_WORKER] == np.int64(b):
+            st[q + Q_WORKER] = 0
+            detached += 1
+    return detached
 
 
 @kernel
@@ -305,8 +341,21 @@ def _take(mem, lines, st, b, now):
         return _after_work(st, b, now, 0)
     st[q + Q_MUTEX] = HELD
     vring.disable_notify(mem, lines, st, u64(st[q + Q_DEVICE]), st[b + B_CORE])
+    if st[q + Q_LOG]:
+        _log_flags(st, q)
+    st[b + B_LOG] = 0
+    if st[q + Q_LOG_ALL] and vhost_log.logs_buffers(st, u64(st[q + Q_VHOST])):
+        st[b + B_LOG] = 1
     st[b + B_WEIGHT] = 0
     return FETCHES
+
+
+@kernel
+def _log_flags(st, q):
+    """vhost_disable_notify() with a dirty log; with EVENT_IDX it writes nothing."""
+    v = u64(st[q + Q_DEVICE])
+    if not st[v + vring.V_EVENT_IDX]:
+        vhost_log.log_notify(st, u64(st[q + Q_VHOST]), st[q + Q_LOG], v)
 
 
 # ----------------------------------------------------------------------------------- requests ----
@@ -340,13 +389,16 @@ def _reply_error(mem, lines, st, tr, b, q, head, row, verdict, now):
     buffers = u64(st[q + Q_BUFFERS])
     if not vhost_scsi.send_error(mem, lines, st, core, s, buffers, response, status):
         _drop(st, tr, b, row)
-        return
+        return 0
     st[b + (B_TASK_SET_FULL if full else B_BAD_TARGETS)] += 1
     _carry(tr, row)
-    _give_back(mem, lines, st, tr, q, core, head, row, now)
+    delay = _give_back(mem, lines, st, tr, q, core, head, row, now)
     if _signal_wanted(mem, lines, st, q, core):
         st[q + Q_SIGNALS] += 1
         wake(st, st[q + Q_IRQ_SLOT], now + st[K_IRQ_INJECT])
+    if st[b + B_LOG]:
+        delay += vhost_log.log_buffers(st, s, buffers) * st[K_WORKER_LOG]
+    return delay
 
 
 @kernel(inline=True)
@@ -390,7 +442,11 @@ def _fetch(mem, lines, st, tr, b, now):
     if head == vring.EMPTY:  # vhost_enable_notify(), first half: the next publication shall kick
         vring.enable_notify(mem, lines, st, device, core)
         st[b + A_STATE] = RECHECK
-        return take_cycles(lines, core)
+        delay = take_cycles(lines, core)
+        if st[q + Q_LOG]:
+            pages = vhost_log.log_notify(st, u64(st[q + Q_VHOST]), st[q + Q_LOG], device)
+            delay += pages * st[K_WORKER_LOG]
+        return delay
     if head < 0:
         st[b + B_RING_ERRORS] += 1  # vq_err(): the queue is stuck until it is reset
         _unlock(st, q)
@@ -429,17 +485,22 @@ def _request(mem, lines, st, tr, b, q, head, row, now):
     if verdict in (vhost_scsi.READY, vhost_scsi.FAILED):
         st[q + Q_TAG_FREE] = free
         _count_in(st, q, x)
+        st[x + X_LOGGED] = 0
+        if st[b + B_LOG]:
+            vhost_log.save(st, device, buffers, x)
     if verdict == vhost_scsi.READY:
         st[b + B_COMMAND] = np.int64(x)
         direct = st[u64(st[b + B_LIO]) + target.W_DIRECT]
         return st[K_WORKER_POP] + (st[K_LIO_SUBMIT] if direct else st[K_WORKER_SUBMIT])
     if verdict == vhost_scsi.FAILED:
         _carry(tr, row)
-        _release(st, x, now)
+        _release(st, tr, x, now)
     elif verdict == vhost_scsi.DROPPED:
         _drop(st, tr, b, row)
     else:
-        _reply_error(mem, lines, st, tr, b, q, head, row, verdict, now)
+        return st[K_WORKER_POP] + _reply_error(
+            mem, lines, st, tr, b, q, head, row, verdict, now
+        )
     return st[K_WORKER_POP]
 
 
@@ -450,6 +511,8 @@ def _recheck(mem, lines, st, b, now):
     device, core = u64(st[q + Q_DEVICE]), st[b + B_CORE]
     if vring.more_avail(mem, lines, st, device, core):
         vring.disable_notify(mem, lines, st, device, core)
+        if st[q + Q_LOG]:
+            _log_flags(st, q)
         return FETCHES
     _unlock(st, q)
     return _after_work(st, b, now, take_cycles(lines, core))
@@ -463,7 +526,7 @@ def complete_step(st, tr, w, now):
     """target_complete_ok_work(), on LIO's completion kworker."""
     x = target.take_completed(st, w)
     tr[u64(st[x + X_ROW]) + record.R_REPORT] = now + 1
-    _release(st, x, now)
+    _release(st, tr, x, now)
     return target.complete_next(st, w, now)
 
 
@@ -482,7 +545,7 @@ def _release_failed(st, tr, w, now):
     if failed >= 0:
         st[w + target.W_FAILED] = -1
         tr[u64(st[u64(failed) + X_ROW]) + record.R_REPORT] = now + 1
-        _release(st, u64(failed), now)
+        _release(st, tr, u64(failed), now)
 
 
 @kernel
@@ -493,7 +556,7 @@ def put_tag(st, q, x):
 
 
 @kernel
-def _release(st, x, now):
+def _release(st, tr, x, now):
     """vhost_scsi_release_cmd(): push on the completion list, and queue its work."""
     q = u64(st[u64(st[x + X_QUEUE]) + Q_COMPLETER])
     if st[x + X_STATE] > ACTIVE:
@@ -501,21 +564,36 @@ def _release(st, x, now):
     st[x + X_STATE] = IDLE
     st[x + X_NEXT] = st[q + Q_COMPLETIONS]
     st[q + Q_COMPLETIONS] = np.int64(x)
+    if st[q + Q_WORKER] == 0:
+        _drop_commands(st, tr, q)
     queue_vq_work(st, q, COMPLETION_WORK, now)
+
+
+@kernel
+def _drop_commands(st, tr, q):
+    """vhost_scsi_drop_cmds(): nobody will answer what stands on the completion list."""
+    while st[q + Q_COMPLETIONS] >= 0:
+        x = u64(st[q + Q_COMPLETIONS])
+        st[q + Q_COMPLETIONS] = st[x + X_NEXT]
+        st[q + Q_DROPPED] += 1
+        tr[u64(st[x + X_ROW]) + record.R_OUTCOME] = record.DROPPED
+        put_tag(st, q, x)
+        _count_out(st, x)
 
 
 @kernel(inline=True)
 def _give_back(mem, lines, st, tr, q, core, head, row, now):
     """vhost_add_used() with length 0, and when each request became visible.
 
-    In order that is not this request but those that were fetched first and waited for no other.
+    Returns the cycles that the dirty log takes, if one is kept. In order it is not this request
+    that becomes visible but those that were fetched first and waited for no other.
     """
     device = u64(st[q + Q_DEVICE])
     visible = vring.add_used(mem, lines, st, device, core, head, 0)
     if not st[device + vring.V_IN_ORDER]:
         tr[row + record.R_USED] = now + 1
         tr[row + record.R_USED_COUNT] += 1
-        return
+        return _log_used(st, q, device, visible)
     st[q + Q_UNTOLD] += visible
     for _ in range(visible):
         place = st[q + Q_ORDER_HEAD]
@@ -523,6 +601,15 @@ def _give_back(mem, lines, st, tr, q, core, head, row, now):
         tr[oldest + record.R_USED] = now + 1
         tr[oldest + record.R_USED_COUNT] += 1
         st[q + Q_ORDER_HEAD] = wrapped(place + 1, st[q + Q_ORDER_ROOM])
+    return _log_used(st, q, device, visible)
+
+
+@kernel(inline=True)
+def _log_used(st, q, device, count):
+    if st[q + Q_LOG] == 0:
+        return 0
+    s = u64(st[q + Q_VHOST])
+    return vhost_log.log_used(st, s, st[q + Q_LOG], device, count) * st[K_WORKER_LOG]
 
 
 @kernel(inline=True)
@@ -547,8 +634,11 @@ def _used(mem, lines, st, tr, b, now):
         q = u64(st[x + X_QUEUE])
     core = st[b + B_CORE]
     row = u64(st[x + X_ROW])
+    delay = 0
     if vhost_scsi.reply(mem, lines, st, core, x):
-        _give_back(mem, lines, st, tr, q, core, st[x + X_HEAD], row, now)
+        delay = _give_back(mem, lines, st, tr, q, core, st[x + X_HEAD], row, now)
+        if st[x + X_LOGGED]:
+            delay += _log_command(st, q, x)
         st[b + B_ANSWERED] = 1
         st[q + Q_SIGNAL_DUE] = 1
     else:
@@ -556,7 +646,7 @@ def _used(mem, lines, st, tr, b, now):
     put_tag(st, q, x)
     _count_out(st, x)
     st[b + B_BATCH] = st[x + X_NEXT]
-    delay = take_cycles(lines, core)
+    delay += take_cycles(lines, core)
     if st[b + B_BATCH] >= 0:
         return delay + st[K_WORKER_COMPLETE]
     listed = u64(st[b + B_QUEUE])
@@ -569,6 +659,14 @@ def _used(mem, lines, st, tr, b, now):
         st[b + B_CURSOR] = 0
         _next_due(st, b, u64(st[q + Q_VHOST]))
     return delay
+
+
+@kernel
+def _log_command(st, q, x):
+    """The buffers that were noted at the fetch, if LOG_ALL is still acked."""
+    if not st[q + Q_LOG_ALL]:
+        return 0
+    return vhost_log.log_saved(st, u64(st[q + Q_VHOST]), x) * st[K_WORKER_LOG]
 
 
 # --------------------------------------------------------------- control queue and event queue ----
@@ -604,23 +702,33 @@ def _control(mem, lines, st, tr, b, q, x, now):
         _drop(st, tr, b, row)
         return st[K_WORKER_POP]
     verdict = vhost_control.receive(mem, lines, st, core, s, buffers, x)
+    delay = st[K_WORKER_POP]
+    st[x + X_LOGGED] = 0
     if verdict == vhost_control.PENDING:
         st[q + Q_TAG_FREE] -= 1
         _count_in(st, q, x)
+        if st[b + B_LOG]:
+            vhost_log.save(st, s, buffers, x)
         st[H_NOTICE] |= N_RESET
     elif verdict == vhost_control.ANSWERED:
         _carry(tr, row)
-        _give_back(mem, lines, st, tr, q, core, head, row, now)
+        delay += _give_back(mem, lines, st, tr, q, core, head, row, now)
         _tell(mem, lines, st, q, core, now)
+        if st[b + B_LOG]:
+            delay += vhost_log.log_buffers(st, s, buffers) * st[K_WORKER_LOG]
     else:
         _drop(st, tr, b, row)
-    return st[K_WORKER_POP]
+    return delay
 
 
 @kernel
 def finish_reset(st, x, now):
     """vhost_scsi_release_cmd() of a LUN reset: the worker of the control queue answers it."""
     q = u64(st[x + X_QUEUE])
+    if st[q + Q_WORKER] == 0:  # killed: nobody does
+        put_tag(st, q, x)
+        _count_out(st, x)
+        return
     st[x + X_NEXT] = st[q + Q_COMPLETIONS]
     st[q + Q_COMPLETIONS] = np.int64(x)
     queue_vq_work(st, q, COMPLETION_WORK, now)
@@ -652,16 +760,21 @@ def plug(st, q, lun, reason, now):
 def _used_event(mem, lines, st, b, q, e, now):
     """vhost_scsi_do_evt_work(): one event into a buffer of the guest, told at once."""
     core, s, device = st[b + B_CORE], u64(st[q + Q_VHOST]), u64(st[q + Q_DEVICE])
+    delay = 0
     if st[q + Q_BACKEND]:
         head = vhost_control.deliver(mem, lines, st, core, s, device, u64(st[q + Q_BUFFERS]), e)
         if head >= 0:
-            st[q + Q_UNTOLD] += vring.add_used(mem, lines, st, device, core, head, 0)
+            visible = vring.add_used(mem, lines, st, device, core, head, 0)
+            st[q + Q_UNTOLD] += visible
+            delay += _log_used(st, q, device, visible)
             _tell(mem, lines, st, q, core, now)
+            if st[q + Q_LOG_ALL] and vhost_log.logs_buffers(st, s):
+                delay += vhost_log.log_buffers(st, s, u64(st[q + Q_BUFFERS])) * st[K_WORKER_LOG]
     else:
         st[s + vhost_scsi.S_EVENTS_MISSED] = 1
     st[b + B_BATCH] = st[e + vhost_control.E_NEXT]
     vhost_control.drop(st, s, e)
-    delay = take_cycles(lines, core)
+    delay += take_cycles(lines, core)
     if st[b + B_BATCH] >= 0:
         return delay + st[K_WORKER_COMPLETE]
     _unlock(st, q)
@@ -675,12 +788,14 @@ def _used_other(mem, lines, st, tr, b, q, x, now):
         return _used_event(mem, lines, st, b, q, x, now)
     core, row = st[b + B_CORE], u64(st[x + X_ROW])
     vhost_control.finish(mem, lines, st, core, x)
-    _give_back(mem, lines, st, tr, q, core, st[x + X_HEAD], row, now)
+    delay = _give_back(mem, lines, st, tr, q, core, st[x + X_HEAD], row, now)
     _tell(mem, lines, st, q, core, now)
+    if st[x + X_LOGGED]:
+        delay += _log_command(st, q, x)
     put_tag(st, q, x)
     _count_out(st, x)
     st[b + B_BATCH] = st[x + X_NEXT]
-    delay = take_cycles(lines, core)
+    delay += take_cycles(lines, core)
     if st[b + B_BATCH] >= 0:
         return delay + st[K_WORKER_COMPLETE]
     _unlock(st, q)

@@ -75,6 +75,7 @@ class Costs:
     worker_pop: int  # fetch, checks, mapping per request, net of lines
     worker_submit: int  # queue_work to LIO
     worker_complete: int  # response, used element, signal per request, net of lines
+    worker_log: int  # a page in the dirty log
     lio_hop: int  # queue_work until the kworker runs
     lio_submit: int
     lio_complete: int
@@ -147,6 +148,7 @@ MODEL_PARAMETERS = {
     'vhost.worker_pop_share',
     'vhost.worker_submit_hop_share',
     'vhost.worker_complete_share',
+    'vhost.log_page',
     'lio.core_plus_block_cpu_per_cmd',
     'lio.submit_share_of_core',
     'lio.workqueue_hop_latency_qd1',
@@ -249,6 +251,7 @@ def derive(
         worker_pop=net('vhost.worker_pop_share', lines.worker_pop),
         worker_submit=cycles('vhost.worker_submit_hop_share'),
         worker_complete=net('vhost.worker_complete_share', lines.worker_complete),
+        worker_log=cycles('vhost.log_page'),
         lio_hop=cycles('lio.workqueue_hop_latency_qd1'),
         lio_submit=lio_submit,
         lio_complete=lio_complete,

@@ -154,7 +154,8 @@ class HostPlan:
     def _vq(self, vq: Vq, worker: int) -> None:
         """A virtqueue as the host has it."""
         q, request = self.bases[vq.index], vq.index - VQ_REQUEST_FIRST
-        words = int(se_cmd.X_DATA) + 2 * (self.pieces if request >= 0 else 0)
+        rooms = 2 if self.config.host.kernel == '7.2' else 1  # a second one for the dirty log
+        words = int(se_cmd.X_DATA) + 2 * rooms * self.pieces
         commands = self.take(words * (self.num + 1))
         for tag in range(self.num + 1):  # behind the pool a spare one
             self.put(commands + words * tag, se_cmd.X_TAG, tag if tag < self.num else -1)
@@ -207,6 +208,7 @@ class HostPlan:
             backend.B_BATCH: -1,
             backend.B_LIO: kworkers.submit.base,
             backend.B_CPU: shared,
+            backend.B_VHOST: self.vhost,
         })  # fmt: skip
 
     def _kworkers(self, pair: Kworkers) -> None:

@@ -56,6 +56,7 @@ class Machine:
     host_vqs: tuple[int, ...]
     drivers: tuple[int, ...]  # the two sides of each ring (sim.vring)
     devices: tuple[int, ...]
+    log: int  # where the dirty bitmap of the device stands in `st` (sim.vhost_log)
     vhost: int  # base of the vhost-scsi device (sim.vhost_scsi)
     tasks: tuple[int, ...]  # of the guest's error handler
     error_handler: int
@@ -78,6 +79,12 @@ class Machine:
     def field(self, base: int, name: np.uint64) -> int:
         """One word of a stretch."""
         return int(self.st[base + int(name)])
+
+    @property
+    def dirty_log(self) -> npt.NDArray[np.uint8]:
+        """The bitmap as QEMU has it: page p is bit p % 8 of byte p / 8. A view, to be cleared."""
+        words = -(-self.mem.size // (64 * PAGE_SIZE))
+        return self.st[self.log : self.log + words].view(np.uint8)
 
     def slots_of(self, kind: int) -> list[int]:
         """Slots of one kind of agent."""
@@ -239,6 +246,8 @@ class _Builder:
         due = self.words.take(calendar, 8)  # one level of eight entries is one cache line
         kind, base = self.words.take(slots), self.words.take(slots)
         woken = self.words.take(64 * slots)  # a slot may be woken more than once in a stretch
+        mem = np.zeros(-(-self.bytes.used // PAGE_SIZE) * PAGE_SIZE, dtype=np.uint8)
+        log = self.words.take(-(-mem.size // (64 * PAGE_SIZE)))
         st = np.zeros(self.words.used, dtype=np.int64)
         for offset, value in self.writes:
             st[offset] = value
@@ -260,7 +269,6 @@ class _Builder:
         for index, cost in enumerate(agents.COSTS):
             st[agents.COST_TABLE + index] = getattr(self.costs, cost)
         st[agents.LOG_TABLE : agents.LOG_TABLE + 1025] = rng.log_table()
-        mem = np.zeros(-(-self.bytes.used // PAGE_SIZE) * PAGE_SIZE, dtype=np.uint8)
         cores = [*self.names[: self.vcpus], *self._worker_cores()]
         watched = self._watched(len(cores))
         margin = 2 * self.depth * self.vcpus + 64
@@ -284,6 +292,7 @@ class _Builder:
             drivers=tuple(vq.driver for vq in self.guest.vqs),
             devices=tuple(self.host.devices),
             vhost=self.host.vhost,
+            log=log,
             tasks=tuple(self.guest.tasks),
             error_handler=self.guest.error_handler,
             event_work=self.guest.event_work,

@@ -45,9 +45,10 @@ u64 = np.uint64
     X_CDB_3,
     # Its buffers.
     X_PIECES,  # pieces of the response behind the segments; 0: it lies in one, at X_RESPONSE
+    X_LOGGED,  # writable buffers noted for the dirty log, behind the room for the others
     X_SEGMENTS,  # how many data segments follow
     X_DATA,  # address and length of each
-) = map(u64, range(36))
+) = map(u64, range(37))
 
 # X_STATE: where a LUN reset finds it.
 IDLE, ACTIVE = 0, 1

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sim import agents, backend, features, vring
+from sim import agents, backend, features, vhost_scsi, vring
 from sim.control import Action
 from sim.features import version
 from sim.layout import EFAULT, EINVAL, ENOBUFS, RING_SIZE_MAX
@@ -85,7 +85,10 @@ class VhostRings(VhostFile):
         return act
 
     def _log_changed(self, index: int, log_all: bool) -> None:
-        """Dirty logging of a queue's buffers is switched; the model keeps no log yet."""
+        """Dirty logging of a queue's buffers is switched."""
+        q = self._queues().get(index)
+        if q is not None:
+            self.st[q + int(backend.Q_LOG_ALL)] = int(log_all)
 
     def set_mem_table(self, regions: int) -> Action:
         """VHOST_SET_MEM_TABLE: guest memory is `regions` regions."""
@@ -108,6 +111,8 @@ class VhostRings(VhostFile):
             yield from self.control.pay(self.control.costs.log_base)
             yield from self._each_vq(self.control.costs.vq_step)
             self.log_base = log
+            at = 0 if log is None else self.machine.log
+            self.st[self.machine.vhost + int(vhost_scsi.S_LOG)] = at
             return 0
 
         return self._device_ioctl('VHOST_SET_LOG_BASE', body())
@@ -267,6 +272,9 @@ class VhostRings(VhostFile):
             if flags & VRING_F_LOG and self.endpoint and self.log_base is None:
                 return EINVAL
             vq.flags, vq.desc, vq.avail, vq.used, vq.log = flags, desc, avail, used, log
+            q = self._queues().get(index)
+            if q is not None:
+                self.st[q + int(backend.Q_LOG)] = log if flags & VRING_F_LOG else 0
             return 0
 
         return self._ring_ioctl('VHOST_SET_VRING_ADDR', index, act, flags=flags, log=log)

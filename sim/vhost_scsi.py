@@ -81,8 +81,9 @@ u64 = np.uint64
     S_HOTPLUG,  # VIRTIO_SCSI_F_HOTPLUG was agreed
     S_QUEUES,  # table of the host's virtqueues
     S_QUEUE_COUNT,
-) = map(u64, range(14))
-DEVICE_WORDS = 14
+    S_LOG,  # where the dirty bitmap begins (sim.vhost_log), 0: none was given
+) = map(u64, range(15))
+DEVICE_WORDS = 15
 KERNEL_NUMBERS = {'6.1': 601, '6.12': 612, '7.2': 702}
 
 # Bugs that kernels before 6.1 had, or that a kernel with several workers would have, as bits.

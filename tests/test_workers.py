@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from sim import agents, backend, costs, machine
+from sim import agents, backend, costs, machine, vring
 from sim.config import ConfigError, from_effective, load
 from sim.engine import ENGINES
-from sim.run import Phases, run
+from sim.run import Phases, digest_of, run
 
 BUSY = {'numjobs': 4, 'iodepth': 16, 'number_ios': 1200}
 FAST = {'kind': 'null'}
@@ -251,3 +251,60 @@ def test_lines_are_charged_to_the_cpu_that_a_worker_runs_on():
     one = report(host={'workers': 2, 'worker_cpus': [0, 0]})['lines']
     assert set(own) - set(one) == {'vhost1'}
     assert np.all([own['vhost1'][kind] > 0 for kind in ('hits', 'transfers')])
+
+
+# ---------------------------------------------------------------------------------------- SIGKILL
+
+
+def killed(engine, at):
+    """A machine with a worker per queue, of which that of vq 4 is killed at a time."""
+    config = load(
+        workload={'numjobs': 3, 'iodepth': 8, 'number_ios': 100},
+        device={'worker_per_virtqueue': True},
+        target={'kind': 'exponential', 'service': '60us'},
+    )
+    world = machine.build(config, costs.of_config(config))
+    driver = ENGINES[engine](world)
+    Phases(driver, config)
+    worker = world.bases[world.slots_of(agents.WORKER)[2]]
+    seen = {}
+
+    def kill(env):
+        yield env.timeout(at)
+        seen['detached'] = backend.kill_worker(world.st, np.uint64(worker))
+        seen['used'] = world.field(world.devices[4], vring.V_LAST_USED)
+
+    driver.env.process(kill(driver.env))
+    driver.run()
+    return world, worker, seen
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+def test_a_killed_worker_finishes_its_list_and_its_queue_is_answered_no_more(engine):
+    world, worker, seen = killed(engine, 700_000)
+    assert seen['detached'] == 1
+    queue, other = world.host_vqs[4], world.host_vqs[3]
+    assert world.field(queue, backend.Q_WORKER) == 0
+    assert world.field(worker, backend.B_WORK_COUNT) == 0
+    dropped = world.field(queue, backend.Q_DROPPED)
+    assert dropped > 0
+    assert world.field(queue, backend.Q_TAG_FREE) == 128  # their resources are free again
+    assert world.field(queue, backend.Q_INFLIGHTS) == 1  # a flush would not wait for them
+    device = world.devices[4]
+    used = world.field(device, vring.V_LAST_USED)
+    assert used - seen['used'] <= 8  # what was in its list
+    assert world.field(device, vring.V_LAST_AVAIL) - used == dropped
+    assert world.field(other, backend.Q_DROPPED) == 0
+    assert world.field(world.devices[3], vring.V_LAST_USED) == 100
+
+
+def test_the_engines_agree_about_a_killed_worker():
+    for at in (1_000, 300_000, 701_234):
+        digests = {digest_of(killed(name, at)[0]) for name in ENGINES}
+        assert len(digests) == 1
+
+
+def test_a_kick_to_a_queue_without_a_worker_is_lost():
+    world, _, _ = killed('compiled', 1)
+    assert world.field(world.devices[4], vring.V_LAST_AVAIL) == 0
+    assert world.field(world.host_vqs[4], backend.Q_KICK_QUEUED) == 0

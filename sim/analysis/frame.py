@@ -85,7 +85,8 @@ def counters(machine: Machine) -> dict[str, int]:
         'worker_wakes': total(workers, backend.B_WAKES),
         'worker_requeues': total(workers, backend.B_REQUEUES),
         'ring_errors': total(workers, backend.B_RING_ERRORS),
-        'requests_dropped': total(workers, backend.B_DROPPED),
+        'requests_dropped': total(workers, backend.B_DROPPED)
+        + total(machine.host_queues, backend.Q_DROPPED),
         'requests_bad_target': total(workers, backend.B_BAD_TARGETS),
         'requests_task_set_full': total(workers, backend.B_TASK_SET_FULL),
         'requests_requeued': total(vcpus, guest.V_REQUEUES),
