@@ -393,6 +393,12 @@ def wanted(st, j):
     return min(st[j + J_REAP_MIN], with_driver(st, j))
 
 
+@kernel
+def has_enough(st, j):
+    """Are there as many completions as io_getevents waits for?"""
+    return st[j + J_DONE_COUNT] >= wanted(st, j)
+
+
 @kernel(inline=True)
 def reap(st, tr, j, now):
     """io_getevents(min, max): take what is there; False if it must sleep for more."""

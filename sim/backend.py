@@ -166,8 +166,9 @@ WORKER_WORDS = A_FIELDS + 27
     Q_INFLIGHT,  # offset of the count that commands fetched now are on
     Q_INFLIGHTS,  # the two counts
     Q_INFLIGHTS_1,
-) = map(u64, range(34))
-HOST_QUEUE_WORDS = 34
+    Q_POLLED,  # the guest polls it: the vector's agent is told of every used entry
+) = map(u64, range(35))
+HOST_QUEUE_WORDS = 35
 
 
 # ---------------------------------------------------------------------------------- work list ----
@@ -590,6 +591,8 @@ def _give_back(mem, lines, st, tr, q, core, head, row, now):
     """
     device = u64(st[q + Q_DEVICE])
     visible = vring.add_used(mem, lines, st, device, core, head, 0)
+    if st[q + Q_POLLED]:
+        wake(st, st[q + Q_IRQ_SLOT], now)
     if not st[device + vring.V_IN_ORDER]:
         tr[row + record.R_USED] = now + 1
         tr[row + record.R_USED_COUNT] += 1

@@ -71,6 +71,8 @@ PAGE = 4096
 MAX_IO_VQS = 128  # drivers/vhost/scsi.c, module parameter max_io_vqs
 SECTOR = 512
 
+Values = Mapping[str, Any]  # converted, of one section
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -106,6 +108,11 @@ class Config:
     def disks(self) -> tuple[Lun, ...]:
         """Every LUN with its disk."""
         return self.luns or alike(self.target, self.device.boot_tpgt)
+
+    @property
+    def polled_queues(self) -> int:
+        """How many of the request queues, the last ones, are polled (virtscsi_init)."""
+        return min(self.guest.poll_queues, self.device.num_queues - 1)
 
     def is_late(self, lun: Lun) -> bool:
         """Is the LUN added by a [[hotplug]] table, so that it is not there at the start?"""
@@ -315,6 +322,7 @@ def build(
     refuse(twice, f'workload.name={twice}: two jobs have this name; rename one')
     resolve_guest(guest, workloads)
     resolve_queues(device, guest['vcpus'], qemu['version'], notes)
+    check_polling(guest, device, workloads, notes)
     resolve_workers(device, host, qemu['version'], notes)
     check_features(device, guest, host, qemu, run['hypothetical'], notes)
     hotplugs = resolve_hotplugs(lists['hotplugs'], there, tpgt, values)
@@ -420,6 +428,32 @@ def resolve_queues(device: dict[str, Any], vcpus: int, qemu: str, notes: list[st
         notes.append(f'device.num_queues={asked}: Linux uses one per vCPU, that is {vcpus}')
 
 
+def check_polling(
+    guest: Values, device: Values, jobs: Sequence[Workload], notes: list[str]
+) -> None:
+    """Poll queues are the last request queues, and polled I/O needs one."""
+    asked, polled = guest['poll_queues'], min(guest['poll_queues'], device['num_queues'] - 1)
+    refuse(
+        asked and guest['kernel'] == '6.1',
+        f'guest.poll_queues={asked}: Linux 6.1 has no virtscsi_poll_queues yet; raise guest.kernel',
+    )
+    if polled < asked:
+        notes.append(
+            f'guest.poll_queues={asked}: one request queue is left to interrupts, {polled} of '
+            f'{device["num_queues"]} are polled'
+        )
+    for job in jobs:
+        refuse(
+            job.hipri and job.ioengine != 'io_uring',
+            f'workload.hipri=on: {job.ioengine} has no polled I/O; use workload.ioengine=io_uring',
+        )
+        refuse(
+            job.hipri and not polled,
+            'workload.hipri=on: Linux refuses polled I/O (EOPNOTSUPP) on a device without poll '
+            'queues; set guest.poll_queues and at least two device.num_queues',
+        )
+
+
 def check_host(host: Mapping[str, Any]) -> None:
     """LIO's shortcuts came with later kernels."""
     for name, kernels, since in (
@@ -459,9 +493,6 @@ def check_rings(device: dict[str, Any], sizes: Sequence[int]) -> None:
 # -------------------------------------------------------------------------------------- features
 
 FEATURE_KEYS = ('packed', 'event_idx', 'indirect_desc', 'in_order', 't10_pi', 'hotplug')
-
-
-Values = Mapping[str, Any]  # converted, of one section
 
 
 def negotiate(

@@ -58,6 +58,7 @@ class Costs:
     guest_complete: int  # completion per request, net of lines
     guest_io_submit: int  # one io_submit or io_uring_enter
     guest_io_getevents: int
+    guest_poll: int  # one turn of a thread that polls for completions
     kick_exit: int  # VM exit up to the ioeventfd
     kick_signal: int  # eventfd_signal, in the vCPU's thread
     kick_wakeup: int  # more, where the worker sleeps: try_to_wake_up()
@@ -137,6 +138,7 @@ MODEL_PARAMETERS = {
     'guest.complete_per_cmd_batched',
     'guest.syscall_pair_per_cmd_unbatched',
     'guest.io_submit_share_of_pair',
+    'guest.poll_turn',
     'kick.exit_to_kernel_roundtrip',
     'kick.exit_share_before_signal',
     'kick.eventfd_signal_plus_wakeup_cpu',
@@ -234,6 +236,7 @@ def derive(
         guest_complete=net('guest.complete_per_cmd_batched', lines.guest_complete),
         guest_io_submit=io_submit,
         guest_io_getevents=io_getevents,
+        guest_poll=cycles('guest.poll_turn'),
         kick_exit=kick_exit,
         kick_signal=kick_signal,
         kick_wakeup=kick_wakeup,

@@ -87,9 +87,13 @@ def _halt_ends(st, v, now):
 @kernel(inline=True)
 def irq_step(st, c, now):
     """The vector arrives. Halt polling keeps a vCPU awake for a while after HLT; later the host
-    must wake its thread first (kvm_vcpu_block).
+    must wake its thread first (kvm_vcpu_block). Of a polled queue, which has no vector, the agent
+    brings word that the used ring has moved.
     """
     g = u64(st[c + C_GUEST_QUEUE])
+    if st[g + guest.G_POLLED]:
+        guest.see_used(st, g, now)
+        return NEVER
     v = u64(st[g + guest.G_VCPU])
     if st[c + A_STATE] == FLY and guest.is_halted(st, v) and _halt_ends(st, v, now):
         st[c + A_STATE] = WAKE

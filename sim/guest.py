@@ -12,6 +12,7 @@ the atomic action that it performs (kernel function in brackets):
                sim.guest_events)
     asleep     WAIT_EVENTS (io_getevents, fsync) WAIT_TAG (blk_mq_get_tag)
                SLEEP (think time, rate, startdelay) DONE
+    POLLED     io_uring with hipri: the thread looks at its queue again and again
     stopped    FROZEN: the VM is paused; what was left of the state is kept, vectors stay pending
 
 What the kernel does without a full barrier in between is one action: the handler takes the first
@@ -39,13 +40,16 @@ from sim.agents import A_BUSY, A_STATE, NEVER, move, wake
 from sim.guest_fields import *  # noqa: F403
 from sim.guest_handler import give_work as give_work
 from sim.guest_handler import raise_vector as raise_vector
+from sim.guest_handler import see_used as see_used
 from sim.jit import kernel
+from sim.job_fields import J_QUEUE_BASE
 
 
 @kernel
 def start_job(st, v, j, now):
     """Control plane: the thread of job `j` starts on vCPU `v` at `now`."""
     st[v + V_JOB] = np.int64(j)
+    st[v + V_QUEUE] = st[j + J_QUEUE_BASE]
     at = app.start(st, j, now)
     if st[v + A_STATE] == FROZEN:
         st[v + V_FROZEN_STATE] = SLEEP
@@ -124,6 +128,8 @@ def _act(mem, lines, st, tr, v, now):
         return guest_handler.leave(st, tr, v, now)
     if state == WORK:
         return _work(mem, lines, st, tr, v, now)
+    if state == POLLED:
+        return guest_handler.poll(mem, lines, st, tr, v, now)
     if state in (SLEEP, WAIT_EVENTS):  # its timer has gone off
         st[v + A_STATE] = CALL
         return 0

@@ -31,9 +31,11 @@ ONE, TWO = u64(1), u64(2)
     RETURN,
     FROZEN,
     WORK,
-) = range(15)
+    POLLED,
+) = range(16)
 STATES = (
-    'done call add kick enter reap wait_events wait_tag sleep irq drain recheck return frozen work'
+    'done call add kick enter reap wait_events wait_tag sleep irq drain recheck return frozen '
+    'work polled'
 ).split()
 
 # A vCPU's stretch.
@@ -107,8 +109,11 @@ VCPU_WORDS = A_FIELDS + 37
     G_ROW_OF_HEAD,  # trace only: row of the request that a head stands for
     G_HANDLERS,
     G_THREAD,  # control, event: base of the kernel thread that its buffers go to
-) = map(u64, range(26))
-GUEST_QUEUE_WORDS = 26
+    G_POLLED,  # it has no vector, whoever waits polls it
+    G_POLLERS,
+    G_POLLER_LIST,  # the vCPUs that do
+) = map(u64, range(29))
+GUEST_QUEUE_WORDS = 29
 
 # What a queue has for its vCPU: its vector, or requests that may be tried again; a kernel thread
 # has work.
@@ -222,14 +227,15 @@ def stamp_of(st, q, tag, block):
 
 @kernel(inline=True)
 def is_asleep(state):
-    """Is a thread in this state off the CPU?"""
-    return state in (DONE, WAIT_EVENTS, WAIT_TAG, SLEEP)
+    """Is a thread in this state off the CPU, or as good as that: polling in vain?"""
+    return state in (DONE, WAIT_EVENTS, WAIT_TAG, SLEEP, POLLED)
 
 
 @kernel(inline=True)
 def is_halted(st, v):
     """Has the guest nothing to run on this vCPU (HLT)?"""
-    return not st[v + V_IN_HANDLER] and is_asleep(st[v + A_STATE])
+    state = st[v + A_STATE]
+    return not st[v + V_IN_HANDLER] and is_asleep(state) and state != POLLED
 
 
 @kernel(inline=True)

@@ -12,6 +12,7 @@ from sim.agents import (
     A_STATE,
     H_BASE,
     K_GUEST_COMPLETE,
+    K_GUEST_POLL,
     K_GUEST_SUBMIT,
     K_IRQ_ENTRY,
     K_IRQ_INJECT,
@@ -36,6 +37,9 @@ from sim.guest_fields import (
     G_HEADERS,
     G_INDEX,
     G_LOCK_UNTIL,
+    G_POLLED,
+    G_POLLER_LIST,
+    G_POLLERS,
     G_TAG_FREE,
     G_TAG_LIST,
     G_THREAD,
@@ -56,6 +60,7 @@ from sim.guest_fields import (
     L_STARVED,
     NOTHING,
     POLL,
+    POLLED,
     REAP,
     RECHECK,
     RESP_OFFSET,
@@ -84,6 +89,7 @@ from sim.guest_fields import (
     V_PENDING_COUNT,
     V_PENDING_HEAD,
     V_PENDING_LIST,
+    V_QUEUE,
     V_QUEUES,
     V_RESUME_AT,
     V_SAVED_LEFT,
@@ -220,6 +226,8 @@ def wake_thread(st, v, asleep, runs, now):
         if st[v + V_SAVED_STATE] == asleep:
             st[v + V_SAVED_STATE] = runs
             st[v + V_SAVED_LEFT] = 0
+        elif st[v + V_SAVED_STATE] == POLLED and asleep == WAIT_EVENTS:
+            st[v + V_SAVED_LEFT] = now
     elif st[v + A_STATE] == asleep:  # on another CPU: a reschedule IPI
         st[v + A_STATE] = runs
         st[v + V_RESUME_AT] = min(st[v + V_RESUME_AT], now + st[K_IRQ_INJECT])  # or its timer
@@ -227,6 +235,8 @@ def wake_thread(st, v, asleep, runs, now):
     elif st[v + A_STATE] == FROZEN and st[v + V_FROZEN_STATE] == asleep:
         st[v + V_FROZEN_STATE] = runs
         st[v + V_FROZEN_LEFT] = 0
+    elif asleep == WAIT_EVENTS:
+        _next_turn(st, v, now)
 
 
 @kernel
@@ -274,6 +284,9 @@ def drain(mem, lines, st, tr, v, now):
         st[v + V_FINISHING] = -1
     tag = vring.get_buf(mem, lines, st, u64(st[q + G_DRIVER]), core)
     if tag < 0:
+        if st[q + G_POLLED]:
+            st[v + A_STATE] = RETURN
+            return _hold(lines, st, v, q, now)
         vring.enable_cb_prepare(mem, lines, st, u64(st[q + G_DRIVER]), core)
         st[v + A_STATE] = RECHECK
         return _hold(lines, st, v, q, now)
@@ -378,7 +391,9 @@ def _enter_handler(st, v):
 def interrupt(st, v, now):
     """The interrupt takes the CPU: keep what is left of the thread's state for later."""
     left = st[v + V_RESUME_AT]
-    if not is_asleep(st[v + A_STATE]):
+    if st[v + A_STATE] == POLLED:
+        st[v + A_BUSY] += now - st[v + V_SLEEPING_SINCE]
+    elif not is_asleep(st[v + A_STATE]):
         left -= now
         st[v + A_BUSY] -= left
     st[v + V_SAVED_STATE] = st[v + A_STATE]
@@ -431,6 +446,62 @@ def pend(st, q, now, latency):
         interrupt(st, v, now)
         st[v + V_RESUME_AT] += latency
         move(st, st[v + V_SLOT], st[v + V_RESUME_AT])
+
+
+# ------------------------------------------------------------------------------------- polling ----
+
+
+@kernel
+def poll(mem, lines, st, tr, v, now):
+    """A turn of io_do_iopoll(): virtscsi_mq_poll() of the thread's queue.
+
+    The turns that find nothing are not steps of their own: between two of them the thread is as
+    good as asleep, and a used entry makes it look when its next turn comes (see_used).
+    """
+    st[v + A_BUSY] += now - st[v + V_SLEEPING_SINCE]
+    st[v + V_SLEEPING_SINCE] = now
+    q, j = u64(st[v + V_QUEUE]), job_of(st, v)
+    if app.has_enough(st, j):
+        st[v + A_STATE] = REAP
+        return 0
+    if now < st[q + G_LOCK_UNTIL]:
+        return st[q + G_LOCK_UNTIL] - now
+    if not vring.more_used(mem, lines, st, u64(st[q + G_DRIVER]), st[v + V_CORE]):
+        take_cycles(lines, st[v + V_CORE])  # in the cost of a turn
+        patience = app.patience(st, j, now)
+        if patience == 0:
+            st[v + A_STATE] = CALL
+        return patience
+    st[v + V_SAVED_STATE] = REAP
+    st[v + V_SAVED_LEFT] = 0
+    st[v + V_SAVED_TAG] = st[v + V_TAG]
+    st[v + V_IN_HANDLER] = 1
+    st[v + V_HANDLER_QUEUE] = np.int64(q)
+    st[v + V_HANDLER_SINCE] = now
+    st[v + V_HANDLER_ID] = 0
+    return drain(mem, lines, st, tr, v, now)
+
+
+@kernel
+def see_used(st, q, now):
+    """The used ring of a polled queue has moved: whoever polls it finds that at its next turn."""
+    for i in range(st[q + G_POLLERS]):
+        _next_turn(st, u64(st[u64(st[q + G_POLLER_LIST]) + u64(i)]), now)
+
+
+@kernel
+def _next_turn(st, v, now):
+    """A thread that polls on vCPU `v` has something to find."""
+    if st[v + V_IN_HANDLER]:
+        if st[v + V_SAVED_STATE] == POLLED:
+            st[v + V_SAVED_LEFT] = now
+    elif st[v + A_STATE] == POLLED:
+        since, turn = st[v + V_SLEEPING_SINCE], st[K_GUEST_POLL]
+        at = since + (now - since + turn - 1) // turn * turn
+        st[v + V_RESUME_AT] = min(st[v + V_RESUME_AT], at)
+        wake(st, st[v + V_SLOT], st[v + V_RESUME_AT])
+    elif st[v + A_STATE] == FROZEN and st[v + V_FROZEN_STATE] == POLLED:
+        st[v + V_FROZEN_LEFT] = now
 
 
 # ------------------------------------------------------------------------------ kernel threads ----

@@ -17,7 +17,7 @@ from sim.agents import NEVER
 from sim.config import Config
 from sim.formats.action_keys import AN_FUNCTIONS, TMF_FUNCTIONS, Tmf
 from sim.formats.luns import Lun
-from sim.irq_affinity import groups, queue_of
+from sim.irq_affinity import groups
 from sim.layout import PAGE_SIZE, VQ_CONTROL, VQ_EVENT, VQ_REQUEST_FIRST, desc_bytes, vring_offsets
 
 Take = Callable[..., int]  # take(size, align=1)
@@ -111,6 +111,8 @@ class GuestPlan:
         for vq in self.vqs:
             ring = (vq.desc, vq.avail, vq.used)
             vring.driver_init(st, np.uint64(vq.driver), self.num, *ring, self.features)
+            if vq.index >= len(self.vqs) - self.config.polled_queues:
+                vring.init_without_callback(mem, st, np.uint64(vq.driver))
         if self.has_events:
             event, thread = np.uint64(self.bases[VQ_EVENT]), np.uint64(self.event_work)
             guest_events.fill(mem, lines, st, event, thread)
@@ -148,12 +150,26 @@ class GuestPlan:
         if index in (VQ_CONTROL, VQ_EVENT):
             values += self._on_vcpu(0)  # their vectors are not spread (struct irq_affinity)
         else:
-            group = groups(len(self.vcpu), self.queues)[index - VQ_REQUEST_FIRST]
+            group = self._vcpus_of(index - VQ_REQUEST_FIRST)
             values += self._on_vcpu(group[0])
+            if index >= len(self.bases) - self.config.polled_queues:
+                values += [
+                    (guest.G_POLLED, 1),
+                    (guest.G_POLLERS, len(group)),
+                    (guest.G_POLLER_LIST, self.table([self.vcpu[vcpu] for vcpu in group])),
+                ]
             values += self._hardware_queue(self.num + (index == VQ_REQUEST_FIRST))
         for name, value in values:
             self.put(vq.queue, name, value)
         return vq
+
+    def _vcpus_of(self, request: int) -> range:
+        """The vCPUs that submit to a request queue; the last queues are those that are polled."""
+        polled = self.config.polled_queues
+        irq = self.queues - polled
+        if request < irq:
+            return groups(len(self.vcpu), irq)[request]
+        return groups(len(self.vcpu), polled)[request - irq]
 
     def _on_vcpu(self, vcpu: int) -> list[tuple[np.uint64, int]]:
         return [(guest.G_VCPU, self.vcpu[vcpu]), (guest.G_VCPU_SLOT, vcpu)]
@@ -199,7 +215,6 @@ class GuestPlan:
     # ---- what else the guest has
 
     def _vcpu(self, index: int, kick_slot: int) -> None:
-        queue = self.requests[queue_of(index, len(self.vcpu), self.queues)]
         values = (
             (guest.V_CORE, index),
             (guest.V_SLOT, index),
@@ -209,7 +224,6 @@ class GuestPlan:
             (guest.V_TAG, -1),
             (guest.V_QUEUES, len(self.bases) + 2),  # and the kernel threads
             (guest.V_PENDING_LIST, self.take(len(self.bases) + 2)),
-            (guest.V_QUEUE, queue),
             (guest.V_KICK_SLOT, kick_slot),
             (guest.V_BATCH_LIST, self.take(2 * (2 * self.num + 64))),
         )

@@ -52,6 +52,7 @@ from sim.guest_fields import (
     L_TARGET,
     ONE,
     PLUG_MAX,
+    POLLED,
     REAP,
     RESP_OFFSET,
     SLEEP,
@@ -93,6 +94,7 @@ from sim.jit import kernel
 from sim.job_fields import (
     J_DONE_COUNT,
     J_LUN,
+    J_POLLED,
     J_PREPARED_COUNT,
     J_REAP_MIN,
     J_URING,
@@ -190,6 +192,9 @@ def reap(st, tr, v, now):
     """io_getevents(min, max): take what is there, or sleep until min of them are."""
     j = job_of(st, v)
     if not app.reap(st, tr, j, now):
+        if st[j + J_POLLED]:
+            sleep(st, v, POLLED, now)
+            return 0  # a look at the ring at once
         sleep(st, v, WAIT_EVENTS, now)
         return app.patience(st, j, now)
     st[v + A_STATE] = CALL

@@ -179,6 +179,7 @@ class HostPlan:
             backend.Q_TAGS: self.num,
             backend.Q_ORDER_LIST: self.take(self.num),
             backend.Q_ORDER_ROOM: self.num,
+            backend.Q_POLLED: int(vq.index >= len(self.vqs) - self.config.polled_queues),
         })  # fmt: skip
 
     def _irq_slot(self, vq: int) -> int:

@@ -46,12 +46,12 @@ class JobPlan:
 class JobBuilder:
     """Lays out the jobs of a config in the words of the agents' state.
 
-    `luns` are the bases of the guest's LUNs, in the order of config.disks. `take` hands out words,
-    `put` and `place` say what shall stand in them.
+    `queues` are the bases of the request queues, `luns` those of the guest's LUNs in the order of
+    config.disks. `take` hands out words, `put` and `place` say what shall stand in them.
     """
 
     config: Config
-    queues: int
+    queues: Sequence[int]
     luns: Sequence[int]
     take: Callable[[int], int]
     put: Put
@@ -91,11 +91,14 @@ class JobBuilder:
         disk = self.config.disks[lun].disk
         first = work.offset + work.offset_increment * clone
         part = (work.size or disk.size - first) // SECTOR
+        queue = self.queue_of(work, vcpu)
         self.put(
             base,
             [
                 (fields.J_NUMBER, number),
-                (fields.J_QUEUE, queue_of(vcpu, self.config.guest.vcpus, self.queues)),
+                (fields.J_QUEUE, queue),
+                (fields.J_QUEUE_BASE, self.queues[queue]),
+                (fields.J_POLLED, int(work.hipri)),
                 (fields.J_URING, int(work.ioengine == 'io_uring')),
                 (fields.J_WRITE_PERCENT, write_percent(work)),
                 (fields.J_PLAIN, int(is_plain(work))),
@@ -117,6 +120,12 @@ class JobBuilder:
         for write in work.directions:
             self.direction(base, work, write, part, center)
         return base
+
+    def queue_of(self, work: Workload, vcpu: int) -> int:
+        """The request queue of a clone: polled I/O has queues of its own, the last ones."""
+        vcpus, polled = self.config.guest.vcpus, self.config.polled_queues
+        irq = len(self.queues) - polled
+        return irq + queue_of(vcpu, vcpus, polled) if work.hipri else queue_of(vcpu, vcpus, irq)
 
     def units(self, work: Workload) -> Values:
         """iodepth units, all free, and the lists that they go through."""

@@ -461,7 +461,7 @@ class _Builder:
 
         builder = JobBuilder(
             config=self.config,
-            queues=self.queues,
+            queues=self.guest.requests,
             luns=self.guest.luns,
             take=self.words.take,
             put=put,

@@ -232,7 +232,6 @@ def test_the_id_is_16_hex_digits_of_all_but_the_notes():
         ('device.migratable=maybe', 'is neither on nor off'),
         ('run.warmup=some', 'auto, off or a number'),
         ('device.wwpn=sda', 'name of the vhost target'),
-        ('guest.poll_queues=1', '1 is not modelled yet; use 0'),
         ('device.t10_pi=on', 'on is not modelled yet; use off'),
         ('host.kernel=5.15', 'is none of 6.1, 6.12, 7.2'),
     ],

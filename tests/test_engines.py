@@ -159,6 +159,7 @@ def configs(draw):
     }
     workload |= draw(arrivals(depth))
     workload |= draw(places(workload['rw']))
+    polled = draw(st.integers(0, 3))
     if draw(st.booleans()):
         workload |= {'fsync': draw(st.integers(0, 5)), 'end_fsync': draw(st.booleans())}
     if draw(st.integers(0, 9)) == 0:
@@ -179,7 +180,11 @@ def configs(draw):
             'cmd_per_lun': draw(st.sampled_from([3, 128])),
             'hotplug': draw(st.booleans()),
         },
-        guest={'halt_poll_ns': draw(st.sampled_from([0, 200_000])), 'kernel': '7.2'},
+        guest={
+            'halt_poll_ns': draw(st.sampled_from([0, 200_000])),
+            'kernel': '7.2',
+            'poll_queues': polled,
+        },
         target=target,
         run={'seed': draw(st.integers(0, 2**32)), 'hypothetical': True},
         **(draw(actions()) if draw(st.integers(0, 2)) == 0 else {}),

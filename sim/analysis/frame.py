@@ -73,12 +73,14 @@ def counters(machine: Machine) -> dict[str, int]:
         return sum(machine.field(base, name) for base in bases)
 
     handlers = total(machine.guest_queues, guest.G_HANDLERS)
+    pairs = zip(machine.host_queues, machine.guest_queues, strict=True)
+    heard = [q for q, g in pairs if not machine.field(g, guest.G_POLLED)]
     return {
         'kicks': total(vcpus, guest.V_KICKS),
         'kicks_suppressed': total(vcpus, guest.V_KICKS_SUPPRESSED),
         'interrupts': handlers,
         'interrupts_spurious': total(vcpus, guest.V_IRQS_SPURIOUS),
-        'interrupts_merged': total(machine.host_queues, backend.Q_SIGNALS) - handlers,
+        'interrupts_merged': total(heard, backend.Q_SIGNALS) - handlers,
         'signals': total(machine.host_queues, backend.Q_SIGNALS),
         'signals_suppressed': total(machine.host_queues, backend.Q_SIGNALS_SUPPRESSED),
         'vcpu_wakes': total(irqs, crossing.C_WAKES),

@@ -23,7 +23,7 @@ HONOURED = (
     'time_based ramp_time startdelay io_submit_mode rate rate_iops rate_process thinktime '
     'thinktime_spin thinktime_blocks thinktime_iotime fsync fdatasync end_fsync read_iolog '
     'replay_time_scale replay_no_stall replay_scale replay_align replay_skip ioengine '
-    'group_reporting stonewall'
+    'group_reporting stonewall hipri'
 ).split()
 ALIASES = {
     'readwrite': 'rw',
@@ -70,7 +70,7 @@ REFUSALS = {
     'a run ends by its length, not by what it measures': 'steadystate steadystate_duration '
     'steadystate_ramp_time ss ss_dur ss_ramp',
     'zones of a zoned disk are not modelled': 'zonemode zonesize zonerange zoneskip zonecapacity',
-    'its effect on the system calls is not modelled': 'hipri sqthread_poll nonvectored mem iomem '
+    'its effect on the system calls is not modelled': 'sqthread_poll nonvectored mem iomem '
     'sync atomic write_barrier sync_file_range force_async',
     'sizes are read in one way': 'kb_base',
     'a thread that depends on another is not modelled': 'flow flow_id flow_sleep wait_for '
@@ -80,7 +80,8 @@ REFUSALS = {
 }
 NOT_MODELLED = {key: reason for reason, keys in REFUSALS.items() for key in keys.split()}
 FLAGS = (
-    'time_based', 'group_reporting', 'stonewall', 'norandommap', 'end_fsync', 'replay_no_stall'
+    'time_based', 'group_reporting', 'stonewall', 'norandommap', 'end_fsync', 'replay_no_stall',
+    'hipri',
 )  # fmt: skip
 
 INCLUDES_MAX = 16  # fio's limit

@@ -36,7 +36,10 @@ class Guest:
         200_000, 'int', 'kvm.halt_poll_ns: how long the host polls for an idle vCPU, in ns',
         high=10**9,
     )  # fmt: skip
-    poll_queues: int = key(0, 'int', 'virtio_scsi.virtscsi_poll_queues', high=1024, only=(0,))
+    poll_queues: int = key(
+        0, 'int', 'virtio_scsi.virtscsi_poll_queues: so many of the request queues are polled',
+        high=1024,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -154,6 +154,9 @@ class Workload:
     ioengine: str = key(
         'libaio', 'choice', 'the system calls of the job', choices=('libaio', 'io_uring')
     )
+    hipri: bool = key(
+        False, 'bool', 'polled I/O: io_uring looks for completions instead of sleeping'
+    )
     group_reporting: bool = key(False, 'bool', 'report the clones as one')
     stonewall: bool = key(False, 'bool', 'begin only when all jobs before it have ended')
 
