@@ -110,6 +110,11 @@ class Config:
         return self.luns or alike(self.target, self.device.boot_tpgt)
 
     @property
+    def threads(self) -> int:
+        """How many clones run at one time, at most."""
+        return threads_of(self.jobs)
+
+    @property
     def polled_queues(self) -> int:
         """How many of the request queues, the last ones, are polled (virtscsi_init)."""
         return min(self.guest.poll_queues, self.device.num_queues - 1)
@@ -404,15 +409,14 @@ def resolve_engine(run: dict[str, Any], python: bool) -> None:
         run['engine'] = 'simpy' if python else 'compiled'
 
 
+def threads_of(jobs: Sequence[Workload]) -> int:
+    """How many clones run at one time, at most."""
+    return max(sum(jobs[index].numjobs for index in phase) for phase in phases(jobs))
+
+
 def resolve_guest(guest: dict[str, Any], jobs: Sequence[Workload]) -> None:
-    """A vCPU for each clone that runs at one time."""
-    needed = max(sum(jobs[index].numjobs for index in phase) for phase in phases(jobs))
-    guest['vcpus'] = guest['vcpus'] or needed
-    refuse(
-        guest['vcpus'] < needed,
-        f'guest.vcpus={guest["vcpus"]}: each job needs a vCPU of its own, and {needed} run at the '
-        'same time; raise it or lower workload.numjobs',
-    )
+    """A vCPU for each clone that runs at one time; where there are fewer, they share."""
+    guest['vcpus'] = guest['vcpus'] or threads_of(jobs)
 
 
 def resolve_queues(device: dict[str, Any], vcpus: int, qemu: str, notes: list[str]) -> None:

@@ -59,6 +59,8 @@ class Costs:
     guest_io_submit: int  # one io_submit or io_uring_enter
     guest_io_getevents: int
     guest_poll: int  # one turn of a thread that polls for completions
+    guest_switch: int  # from one thread to another on one vCPU
+    guest_slice: int  # after which a thread gives way to another
     kick_exit: int  # VM exit up to the ioeventfd
     kick_signal: int  # eventfd_signal, in the vCPU's thread
     kick_wakeup: int  # more, where the worker sleeps: try_to_wake_up()
@@ -139,6 +141,8 @@ MODEL_PARAMETERS = {
     'guest.syscall_pair_per_cmd_unbatched',
     'guest.io_submit_share_of_pair',
     'guest.poll_turn',
+    'guest.context_switch',
+    'guest.sched_slice',
     'kick.exit_to_kernel_roundtrip',
     'kick.exit_share_before_signal',
     'kick.eventfd_signal_plus_wakeup_cpu',
@@ -237,6 +241,8 @@ def derive(
         guest_io_submit=io_submit,
         guest_io_getevents=io_getevents,
         guest_poll=cycles('guest.poll_turn'),
+        guest_switch=cycles('guest.context_switch'),
+        guest_slice=cycles('guest.sched_slice'),
         kick_exit=kick_exit,
         kick_signal=kick_signal,
         kick_wakeup=kick_wakeup,

@@ -1,8 +1,8 @@
 """The guest: the virtio_scsi driver and the thread above it (sim.app), on a vCPU.
 
-One vCPU is one agent. It runs one job's thread and, on the same CPU, the interrupt handlers of the
-queues whose vectors point at it. The life of the thread and of the handler, each state named for
-the atomic action that it performs (kernel function in brackets):
+One vCPU is one agent. It runs a job's thread (several take turns: sim.guest_sched) and, on the same
+CPU, the interrupt handlers of the queues whose vectors point at it. The life of the thread and of
+the handler, each state named for the atomic action that it performs (kernel function in brackets):
 
     thread     CALL -> ADD -> KICK -> ENTER -> ADD ... -> REAP -> ADD ... -> DONE
                io_submit | virtqueue_add_sgs | kick_prepare, notify | VM entry | io_getevents
@@ -35,8 +35,8 @@ kernel threads, sim.guest_fields the words of all.
 
 import numpy as np
 
-from sim import app, guest_events, guest_handler, guest_submit, guest_work
-from sim.agents import A_BUSY, A_STATE, NEVER, move, wake
+from sim import app, guest_events, guest_handler, guest_sched, guest_submit, guest_work
+from sim.agents import A_BUSY, A_STATE, K_GUEST_SLICE, NEVER, move, wake
 from sim.guest_fields import *  # noqa: F403
 from sim.guest_handler import give_work as give_work
 from sim.guest_handler import raise_vector as raise_vector
@@ -48,9 +48,12 @@ from sim.job_fields import J_QUEUE_BASE
 @kernel
 def start_job(st, v, j, now):
     """Control plane: the thread of job `j` starts on vCPU `v` at `now`."""
+    at = app.start(st, j, now)
+    if st[v + V_THREADS] > 1:
+        guest_sched.admit(st, v, j, at, now)
+        return
     st[v + V_JOB] = np.int64(j)
     st[v + V_QUEUE] = st[j + J_QUEUE_BASE]
-    at = app.start(st, j, now)
     if st[v + A_STATE] == FROZEN:
         st[v + V_FROZEN_STATE] = SLEEP
         st[v + V_FROZEN_LEFT] = at
@@ -93,6 +96,8 @@ def thaw(st, v, now):
         guest_handler.interrupt(st, v, now)
     if st[v + V_RESUME_AT] < NEVER:
         move(st, st[v + V_SLOT], st[v + V_RESUME_AT])
+    if st[v + V_THREADS] > 1:
+        guest_sched.look_again(st, v, now)
 
 
 @kernel
@@ -117,6 +122,10 @@ def _act(mem, lines, st, tr, v, now):
     if state == ENTER:
         return guest_submit.after_add(st, tr, v, now, 0, False)
     if state == CALL:
+        if st[v + V_THREADS] > 1 and now - st[v + V_SLICE_SINCE] >= st[K_GUEST_SLICE]:
+            delay = guest_sched.give_way(st, v, now, CALL)
+            if delay >= 0:
+                return delay
         return guest_submit.call(lines, st, tr, v, now)
     if state == REAP:
         return guest_submit.reap(st, tr, v, now)
@@ -141,6 +150,8 @@ def step(mem, lines, st, tr, v, now):
     """One step of a vCPU: an action, and those behind it that take no time and concern nobody."""
     while True:
         delay = _act(mem, lines, st, tr, v, now)
+        if st[v + V_THREADS] > 1 and guest_sched.wants_another(st, v):
+            delay = guest_sched.reschedule(st, v, now, delay)
         if delay >= NEVER:
             st[v + V_RESUME_AT] = NEVER
         else:

@@ -48,6 +48,7 @@ from sim.guest_fields import (
     RUN_QUEUE,
     SCAN,
     T_BLOCKS,
+    T_JOB,
     T_LBA,
     T_LUN,
     T_OP,
@@ -55,7 +56,6 @@ from sim.guest_fields import (
     T_SEGMENTS,
     T_SERIAL,
     T_UNIT,
-    T_VCPU,
     TELL,
     V_CORE,
     W_COUNT,
@@ -175,7 +175,7 @@ def _scan(st, tr, v, w, now):
     tag = st[q + G_NUM]  # behind those of blk-mq
     t = tag_base(st, q, tag)
     st[t + T_ROW] = st[w + W_ROW]
-    st[t + T_VCPU] = np.int64(w)
+    st[t + T_JOB] = np.int64(w)
     st[t + T_UNIT] = INQUIRY_UNIT
     st[t + T_OP] = OP_INQUIRY
     st[t + T_LBA] = 0

@@ -77,8 +77,12 @@ STATES = (
     V_WORK,  # base of the kernel thread that polls the queue in the handler, 0 none
     V_HALT_POLL,  # how long KVM polls for it after HLT (vcpu->halt_poll_ns)
     V_HALT_SHRINK,  # by how much it divides that after a long halt, 0: it polls no more
-) = map(u64, range(A_FIELDS, A_FIELDS + 37))
-VCPU_WORDS = A_FIELDS + 37
+    V_THREADS,  # how many jobs have their thread here, over all phases
+    V_THREAD_LIST,
+    V_SLICE_SINCE,  # since when the thread in hand has the vCPU
+    V_SWITCHES,
+) = map(u64, range(A_FIELDS, A_FIELDS + 41))
+VCPU_WORDS = A_FIELDS + 41
 
 # A queue as the guest has it: struct virtio_scsi_vq and, of a request queue, its blk-mq hardware
 # queue with the tags.
@@ -102,7 +106,7 @@ VCPU_WORDS = A_FIELDS + 37
     G_BUFFERS,  # scratch buffer list
     G_DISPATCH_HEAD,  # dispatch list, linked through the tags, -1 empty
     G_DISPATCH_TAIL,
-    G_WAITERS,  # threads asleep in blk_mq_get_tag, first in first out, as vCPU slots
+    G_WAITERS,  # threads asleep in blk_mq_get_tag, first in first out, as jobs
     G_WAITER_HEAD,
     G_WAITER_LIST,
     G_WAITER_ROOM,
@@ -172,7 +176,7 @@ NO_RESPONSE = -1
 # A tag.
 (
     T_ROW,
-    T_VCPU,
+    T_JOB,  # of the thread that waits for it; of an INQUIRY the event work
     T_UNIT,
     T_OP,
     T_LBA,

@@ -6,13 +6,13 @@ pending queues: a queue stands there once, for its vector or to be run again.
 
 import numpy as np
 
-from sim import app, record, scsi, vring
+from sim import app, guest_sched, record, scsi, vring
 from sim.agents import (
     A_BUSY,
     A_STATE,
-    H_BASE,
     K_GUEST_COMPLETE,
     K_GUEST_POLL,
+    K_GUEST_SLICE,
     K_GUEST_SUBMIT,
     K_IRQ_ENTRY,
     K_IRQ_INJECT,
@@ -67,13 +67,13 @@ from sim.guest_fields import (
     RETURN,
     RUN_QUEUE,
     T_BLOCKS,
+    T_JOB,
     T_LUN,
     T_NEXT,
     T_OP,
     T_ROW,
     T_SEGMENTS,
     T_UNIT,
-    T_VCPU,
     TASK_ROW,
     V_BATCH_COUNT,
     V_CORE,
@@ -86,6 +86,7 @@ from sim.guest_fields import (
     V_HANDLER_SINCE,
     V_IN_HANDLER,
     V_IRQS_SPURIOUS,
+    V_JOB,
     V_PENDING_COUNT,
     V_PENDING_HEAD,
     V_PENDING_LIST,
@@ -96,8 +97,10 @@ from sim.guest_fields import (
     V_SAVED_STATE,
     V_SAVED_TAG,
     V_SLEEPING_SINCE,
+    V_SLICE_SINCE,
     V_SLOT,
     V_TAG,
+    V_THREADS,
     V_WORK,
     VECTOR,
     W_COUNT,
@@ -118,6 +121,7 @@ from sim.guest_fields import (
     tag_base,
 )
 from sim.jit import kernel
+from sim.job_fields import J_VCPU
 from sim.layout import (
     S_ABORTED,
     S_BAD_TARGET,
@@ -178,12 +182,12 @@ def finish(mem, st, tr, q, tag, now):
     if st[lun + L_STARVED]:
         run_starved(st, lun, q, now)
     if st[t + T_UNIT] < 0:
-        _inquired(st, u64(st[t + T_VCPU]), now)
+        _inquired(st, u64(st[t + T_JOB]), now)
         return
     st[u64(st[q + G_TAG_LIST]) + u64(st[q + G_TAG_FREE])] = tag
     st[q + G_TAG_FREE] += 1
-    owner = u64(st[t + T_VCPU])
-    woken = app.put_done(st, tr, job_of(st, owner), st[t + T_UNIT], now)
+    owner = u64(st[t + T_JOB])
+    woken = app.put_done(st, tr, owner, st[t + T_UNIT], now)
     if woken:
         wake_thread(st, owner, WAIT_EVENTS, REAP if woken == app.WAKES_REAP else CALL, now)
     if st[q + G_WAITERS]:
@@ -208,21 +212,19 @@ def run_starved(st, lun, mine, now):
 def _wake_waiter(st, q, now):
     """sbitmap_queue_clear(): the thread that has waited longest for a tag goes on."""
     head = st[q + G_WAITER_HEAD]
-    slot = st[u64(st[q + G_WAITER_LIST]) + u64(head)]
+    waiter = u64(st[u64(st[q + G_WAITER_LIST]) + u64(head)])
     st[q + G_WAITER_HEAD] = wrapped(head + 1, st[q + G_WAITER_ROOM])
     st[q + G_WAITERS] -= 1
-    wake_thread(st, _base_of(st, slot), WAIT_TAG, ENTER, now)
-
-
-@kernel(inline=True)
-def _base_of(st, slot):
-    return u64(st[u64(st[H_BASE]) + u64(slot)])
+    wake_thread(st, waiter, WAIT_TAG, ENTER, now)
 
 
 @kernel
-def wake_thread(st, v, asleep, runs, now):
-    """try_to_wake_up(): a thread that sleeps in state `asleep` goes on in state `runs`."""
-    if st[v + V_IN_HANDLER]:
+def wake_thread(st, j, asleep, runs, now):
+    """try_to_wake_up(): job `j`'s thread, if it sleeps in state `asleep`, goes on in `runs`."""
+    v = u64(st[j + J_VCPU])
+    if st[v + V_JOB] != np.int64(j):
+        guest_sched.wake_other(st, v, j, asleep, runs, now)
+    elif st[v + V_IN_HANDLER]:
         if st[v + V_SAVED_STATE] == asleep:
             st[v + V_SAVED_STATE] = runs
             st[v + V_SAVED_LEFT] = 0
@@ -230,6 +232,7 @@ def wake_thread(st, v, asleep, runs, now):
             st[v + V_SAVED_LEFT] = now
     elif st[v + A_STATE] == asleep:  # on another CPU: a reschedule IPI
         st[v + A_STATE] = runs
+        st[v + V_SLICE_SINCE] = now
         st[v + V_RESUME_AT] = min(st[v + V_RESUME_AT], now + st[K_IRQ_INJECT])  # or its timer
         wake(st, st[v + V_SLOT], st[v + V_RESUME_AT])
     elif st[v + A_STATE] == FROZEN and st[v + V_FROZEN_STATE] == asleep:
@@ -468,10 +471,7 @@ def poll(mem, lines, st, tr, v, now):
         return st[q + G_LOCK_UNTIL] - now
     if not vring.more_used(mem, lines, st, u64(st[q + G_DRIVER]), st[v + V_CORE]):
         take_cycles(lines, st[v + V_CORE])  # in the cost of a turn
-        patience = app.patience(st, j, now)
-        if patience == 0:
-            st[v + A_STATE] = CALL
-        return patience
+        return _in_vain(st, v, j, now)
     st[v + V_SAVED_STATE] = REAP
     st[v + V_SAVED_LEFT] = 0
     st[v + V_SAVED_TAG] = st[v + V_TAG]
@@ -480,6 +480,23 @@ def poll(mem, lines, st, tr, v, now):
     st[v + V_HANDLER_SINCE] = now
     st[v + V_HANDLER_ID] = 0
     return drain(mem, lines, st, tr, v, now)
+
+
+@kernel
+def _in_vain(st, v, j, now):
+    """Nothing has come: until when does the thread look on?"""
+    patience = app.patience(st, j, now)
+    if patience == 0:
+        st[v + A_STATE] = CALL
+    elif st[v + V_THREADS] > 1:  # need_resched()
+        left = st[v + V_SLICE_SINCE] + st[K_GUEST_SLICE] - now
+        if left <= 0:
+            delay = guest_sched.give_way(st, v, now, REAP)
+            if delay >= 0:
+                return delay
+            left = st[K_GUEST_SLICE]
+        patience = min(patience, left)
+    return patience
 
 
 @kernel

@@ -194,8 +194,8 @@ class GuestPlan:
             (guest.G_DATA, self.take_bytes(PAGE_SIZE * segments * commands, PAGE_SIZE)),
             (guest.G_DATA_STRIDE, PAGE_SIZE * segments),
             (guest.G_BUFFERS, self.take(8 + 2 * (segments + 2))),
-            (guest.G_WAITER_ROOM, len(self.vcpu)),
-            (guest.G_WAITER_LIST, self.take(len(self.vcpu))),
+            (guest.G_WAITER_ROOM, self.config.threads),
+            (guest.G_WAITER_LIST, self.take(self.config.threads)),
         ]
 
     def _ring_memory(self) -> tuple[int, int, int]:

@@ -57,6 +57,7 @@ from sim.guest_fields import (
     RESP_OFFSET,
     SLEEP,
     T_BLOCKS,
+    T_JOB,
     T_LBA,
     T_LUN,
     T_OP,
@@ -64,7 +65,6 @@ from sim.guest_fields import (
     T_SEGMENTS,
     T_SERIAL,
     T_UNIT,
-    T_VCPU,
     TWO,
     V_BATCH_COUNT,
     V_BATCH_LIST,
@@ -72,6 +72,7 @@ from sim.guest_fields import (
     V_DISPATCHING,
     V_FORCED_KICK,
     V_HANDLER_QUEUE,
+    V_JOB,
     V_KICK_QUEUE,
     V_KICK_SLOT,
     V_KICKS,
@@ -81,7 +82,6 @@ from sim.guest_fields import (
     V_QUEUE,
     V_REQUEUES,
     V_SLEEPING_SINCE,
-    V_SLOT,
     V_SUBMITTING,
     V_TAG,
     WAIT_EVENTS,
@@ -161,7 +161,7 @@ def _begin(st, tr, v, now, delay):
     free = st[q + G_TAG_FREE] - 1
     if free < 0:
         tail = wrapped(st[q + G_WAITER_HEAD] + st[q + G_WAITERS], st[q + G_WAITER_ROOM])
-        st[u64(st[q + G_WAITER_LIST]) + u64(tail)] = st[v + V_SLOT]
+        st[u64(st[q + G_WAITER_LIST]) + u64(tail)] = st[v + V_JOB]
         st[q + G_WAITERS] += 1
         return sleep(st, v, WAIT_TAG, now)
     st[q + G_TAG_FREE] = free
@@ -173,7 +173,7 @@ def _begin(st, tr, v, now, delay):
     t = tag_base(st, q, tag)
     row, blocks = st[unit + U_ROW], st[unit + U_BLOCKS]
     st[t + T_ROW] = row
-    st[t + T_VCPU] = np.int64(v)
+    st[t + T_JOB] = st[v + V_JOB]
     st[t + T_UNIT] = number
     st[t + T_OP] = st[unit + U_OP]
     st[t + T_LBA] = st[unit + U_LBA]

@@ -12,6 +12,14 @@ u64 = np.uint64
     J_QUEUE,  # index of the queue that its vCPU submits to, for the record
     J_QUEUE_BASE,  # and its base in the guest
     J_POLLED,  # io_uring with hipri: it polls that queue
+    J_VCPU,  # where its thread runs; what follows is of a thread that is not in hand (guest_sched)
+    J_STATE,
+    J_AT,  # when its timer ends its sleep, NEVER: it has none
+    J_READY_SINCE,  # NEVER: it is asleep
+    J_SUBMITTING,
+    J_PLUGGED,
+    J_PLUG_LEFT,
+    J_TAG,
     J_URING,
     J_WRITE_PERCENT,
     J_OPEN,  # open loop: I/O arrives whatever completes
@@ -75,7 +83,7 @@ u64 = np.uint64
     J_LUN,  # base of the guest's LUN
     J_FINISHED,
     J_DIRECTIONS,  # the two directions begin here
-) = map(u64, range(67))
+) = map(u64, range(75))
 
 # Of a direction.
 (
@@ -105,7 +113,7 @@ u64 = np.uint64
     F_NEXT,  # intended time of the next I/O; NEVER where the direction is not used
 ) = map(u64, range(24))
 DIRECTION_WORDS = u64(24)
-JOB_WORDS = 66 + 2 * 24
+JOB_WORDS = 74 + 2 * 24
 
 # fio's io_u.
 U_ROW, U_OP, U_LBA, U_SERIAL, U_BLOCKS = map(u64, range(5))

@@ -47,12 +47,14 @@ class JobBuilder:
     """Lays out the jobs of a config in the words of the agents' state.
 
     `queues` are the bases of the request queues, `luns` those of the guest's LUNs in the order of
-    config.disks. `take` hands out words, `put` and `place` say what shall stand in them.
+    config.disks, `vcpus` those of the vCPUs. `take` hands out words, `put` and `place` say what
+    shall stand in them.
     """
 
     config: Config
     queues: Sequence[int]
     luns: Sequence[int]
+    vcpus: Sequence[int]
     take: Callable[[int], int]
     put: Put
     place: Place
@@ -70,9 +72,11 @@ class JobBuilder:
                             number=len(plans),
                             job=job,
                             phase=phase,
-                            vcpu=vcpu,
+                            vcpu=vcpu % self.config.guest.vcpus,
                             workload=self.config.jobs[job],
-                            base=self.lay_out(len(plans), job, clone, vcpu),
+                            base=self.lay_out(
+                                len(plans), job, clone, vcpu % self.config.guest.vcpus
+                            ),
                         )
                     )
                     vcpu += 1
@@ -99,6 +103,10 @@ class JobBuilder:
                 (fields.J_QUEUE, queue),
                 (fields.J_QUEUE_BASE, self.queues[queue]),
                 (fields.J_POLLED, int(work.hipri)),
+                (fields.J_VCPU, self.vcpus[vcpu]),
+                (fields.J_AT, NEVER),
+                (fields.J_READY_SINCE, NEVER),
+                (fields.J_TAG, -1),
                 (fields.J_URING, int(work.ioengine == 'io_uring')),
                 (fields.J_WRITE_PERCENT, write_percent(work)),
                 (fields.J_PLAIN, int(is_plain(work))),

@@ -3,6 +3,7 @@
 The world is five arrays: guest memory, line ownership, the agents' state, the trace, the medium.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -271,7 +272,7 @@ class _Builder:
         st[agents.LOG_TABLE : agents.LOG_TABLE + 1025] = rng.log_table()
         cores = [*self.names[: self.vcpus], *self._worker_cores()]
         watched = self._watched(len(cores))
-        margin = 2 * self.depth * self.vcpus + 64
+        margin = 2 * self.depth * max(self.vcpus, self.config.threads) + 64
         tr = recorder.new_trace(self._recording(plans, margin + 1, watched))
         self._rows_of_tasks(st, tr)
         first_row = recorder.T_ROWS if self.record_requests else recorder.T_SCRATCH
@@ -463,11 +464,20 @@ class _Builder:
             config=self.config,
             queues=self.guest.requests,
             luns=self.guest.luns,
+            vcpus=self.vcpu,
             take=self.words.take,
             put=put,
             place=place,
         )
-        return builder.plans()
+        plans = builder.plans()
+        for vcpu, base in enumerate(self.vcpu):
+            threads = [plan.base for plan in plans if plan.vcpu == vcpu]
+            phases = Counter(plan.phase for plan in plans if plan.vcpu == vcpu)
+            # One thread at a time needs no scheduler.
+            count = len(threads) if max(phases.values(), default=0) > 1 else 1
+            self.put(base, guest.V_THREADS, count)
+            self.put(base, guest.V_THREAD_LIST, self._table(threads))
+        return plans
 
 
 def states_of(kind: int) -> list[str]:

@@ -280,7 +280,6 @@ def test_a_value_of_the_wrong_type_is_refused(section, problem):
         ({'workload': {'size': '9g'}}, 'is above target.size'),
         ({'workload': {'size': 512}}, 'is below bs=4096'),
         ({'job': [{}, {'name': 'job1'}]}, 'two jobs have this name'),
-        ({'workload': {'numjobs': 4}, 'guest': {'vcpus': 3}}, 'needs a vCPU of its own'),
         ({'device': {'num_queues': 200}}, 'at most 128 request queues'),
         ({'device': {'virtqueue_size': 2}}, 'must be > 2'),
         ({'device': {'virtqueue_size': 48}}, 'is no power of two'),

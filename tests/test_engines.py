@@ -164,8 +164,10 @@ def configs(draw):
         workload |= {'fsync': draw(st.integers(0, 5)), 'end_fsync': draw(st.booleans())}
     if draw(st.integers(0, 9)) == 0:
         workload = replay(workload, draw(st.sampled_from(SAMPLES)))
-    queues = draw(st.integers(1, 4))
-    device, host = draw(hosts(min(queues, workload.get('numjobs', 1))))
+    queues, vcpus = draw(st.integers(1, 4)), draw(st.integers(1, 4))
+    if polled and min(queues, vcpus) > 1 and workload['ioengine'] == 'io_uring':
+        workload['hipri'] = draw(st.booleans())
+    device, host = draw(hosts(min(queues, vcpus)))
     return load(
         workload=workload,
         host=host,
@@ -184,9 +186,11 @@ def configs(draw):
             'halt_poll_ns': draw(st.sampled_from([0, 200_000])),
             'kernel': '7.2',
             'poll_queues': polled,
+            'vcpus': vcpus,
         },
         target=target,
         run={'seed': draw(st.integers(0, 2**32)), 'hypothetical': True},
+        costs={'guest.sched_slice': draw(st.sampled_from(['30us', '3ms']))},
         **(draw(actions()) if draw(st.integers(0, 2)) == 0 else {}),
     )
 

@@ -91,6 +91,7 @@ def counters(machine: Machine) -> dict[str, int]:
         + total(machine.host_queues, backend.Q_DROPPED),
         'requests_bad_target': total(workers, backend.B_BAD_TARGETS),
         'requests_task_set_full': total(workers, backend.B_TASK_SET_FULL),
+        'context_switches': total(vcpus, guest.V_SWITCHES),
         'requests_requeued': total(vcpus, guest.V_REQUEUES),
         'avail_ahead_max': max(machine.field(q, backend.Q_AHEAD_MAX) for q in machine.host_queues),
         'arrivals_missed': total([plan.base for plan in machine.plans], job_fields.J_MISSED),

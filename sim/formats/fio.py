@@ -44,7 +44,8 @@ REASONS = {
     'the content of the data does not matter': 'refill_buffers scramble_buffers zero_buffers '
     'buffer_pattern buffer_compress_percentage dedupe_percentage',
     'there is no page cache': 'invalidate',
-    'each clone of a job has a vCPU of its own': 'thread cpus_allowed cpus_allowed_policy cpumask '
+    'a clone stays on one vCPU, its own or one that it shares': 'thread cpus_allowed '
+    'cpus_allowed_policy cpumask '
     'nice prio prioclass numa_cpu_nodes numa_mem_policy',
     'randseed and run.seed decide': 'randrepeat allrandrepeat random_generator',
     'every request is recorded': 'gtod_reduce disable_lat disable_clat disable_slat '

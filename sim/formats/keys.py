@@ -29,7 +29,8 @@ class Guest:
     """The virtual machine and the kernel in it."""
 
     vcpus: int = key(
-        AUTO, 'int', 'virtual CPUs; auto is one per clone running at one time', low=1, high=4096
+        AUTO, 'int', 'virtual CPUs; auto is one per clone running at one time; fewer are shared',
+        low=1, high=4096,
     )
     kernel: str = key('6.12', 'choice', "the guest's Linux", choices=KERNELS)
     halt_poll_ns: int = key(

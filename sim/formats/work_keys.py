@@ -14,7 +14,7 @@ RATE_MAX = 10**12
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """One fio job: numjobs clones of a thread, each on a vCPU of its own."""
+    """One fio job: numjobs clones of a thread, each on a vCPU of its own if there are enough."""
 
     name: str = key(AUTO, 'text', 'name of the job; auto is job1, job2, ...')
     rw: str = key(
