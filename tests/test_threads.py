@@ -34,7 +34,8 @@ def test_every_thread_comes_to_its_end(engine, numjobs, vcpus):
 def test_a_thread_that_sleeps_gives_the_cpu_away():
     alone = simulate(numjobs=1).report["iops"]
     four = simulate(numjobs=4).report["iops"]
-    assert 3.4 * alone < four < 4 * alone
+    # A little more than four times as much: the vCPU halts for shorter and is polled for longer.
+    assert 3.4 * alone < four < 4.6 * alone
 
 
 def test_threads_that_need_the_cpu_share_it():
