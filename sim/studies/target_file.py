@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sim.control_costs import CONTROL_PARAMETERS
 from sim.costs import MODEL_PARAMETERS
 from sim.errors import ConfigError, shown
 from sim.formats import nearest, read_text
@@ -27,7 +28,7 @@ PARAMETERS_MOST = 4
 
 TOP = (
     'name', 'title', 'source', 'setup', 'verdict', 'kind', 'data', 'points', 'config', 'columns',
-    'unused', 'metrics', 'calibrate', 'order', 'sign',
+    'unused', 'group', 'metrics', 'calibrate', 'order', 'sign',
 )  # fmt: skip
 METRIC = ('report', 'scale', 'excellent', 'acceptable', 'weight', 'relative_to', 'reference')
 CALIBRATE = ('points', 'parameters')
@@ -109,6 +110,7 @@ class Target:
     own: Mapping[str, Any]
     columns: Mapping[str, Any]
     unused: tuple[str, ...]
+    group: str  # a column: errors are also given for each of its words
     metrics: tuple[Metric, ...]
     rows: tuple[Cells, ...]
     calibrates: tuple[bool, ...]
@@ -242,12 +244,15 @@ def load_target(path: Path) -> Target:
     unused = tuple(read.tree.get('unused', ()))
     _account_for(read, header, {*columns, *(m.name for m in metrics), *unused})
     _numbers(read, rows, metrics)
+    group = read.text('group')
+    if group and group not in columns:
+        raise read.wrong('group', f'{group!r} is none of {", ".join(columns)}')
     config, own = _config(read, kind)
     calibrates, parameters = _calibration(read, header, rows)
     target = Target(
         path=path, name=name, title=read.text('title') or name, source=read.text('source'),
         setup=read.text('setup'), verdict=read.text('verdict'), kind=kind, config=config, own=own,
-        columns=columns, unused=unused, metrics=metrics, rows=rows, calibrates=calibrates,
+        columns=columns, unused=unused, group=group, metrics=metrics, rows=rows, calibrates=calibrates,
         parameters=parameters, orders=(), signs=(),
     )  # fmt: skip
     return _with_checks(read, target, header)
@@ -308,8 +313,8 @@ def _key_problem(path: str, kind: str) -> str:
     section, dot, key = path.replace('-', '_').partition('.')
     own = {'disk': 'disk', 'stop': 'stop'}.get(kind)
     if section == 'costs':
-        if key in MODEL_PARAMETERS or not key.partition('.')[2]:
-            return '' if key in MODEL_PARAMETERS else f'write costs.NAME, as in costs.{_near(key)}'
+        if key in COSTS:
+            return ''
         return f'there is no cost {key!r} that the model charges; the nearest is {_near(key)!r}'
     if section == own and key in OWN[kind]:
         return ''
@@ -323,7 +328,7 @@ def _key_problem(path: str, kind: str) -> str:
 
 
 def _near(key: str) -> str:
-    return nearest(key, MODEL_PARAMETERS)
+    return nearest(key, COSTS)
 
 
 def _columns(read: Reader, header: Sequence[str], kind: str) -> dict[str, Any]:
@@ -452,8 +457,9 @@ def _parameter(read: Reader, name: str, said: Any) -> Parameter:
     read.known(table, PARAMETER, dotted)
     scaled = table.get('scale')
     paths = [str(p) for p in ([scaled] if isinstance(scaled, str) else scaled or [name])]
-    if scaled is not None and 'costs' in paths:
-        paths = [p for p in paths if p != 'costs'] + [f'costs.{c}' for c in sorted(TIMES)]
+    for word, names in (('costs', TIMES), ('control', CONTROL_PARAMETERS)):
+        if scaled is not None and word in paths:
+            paths = [p for p in paths if p != word] + [f'costs.{c}' for c in sorted(names)]
     for path in paths:
         problem = _key_problem(path, 'run')
         if problem:
@@ -473,7 +479,8 @@ def _parameter(read: Reader, name: str, said: Any) -> Parameter:
     return Parameter(name=name, paths=tuple(paths), form=form, low=low, high=high)
 
 
-# Costs that are times; the rest are percentages that split one.
+COSTS = MODEL_PARAMETERS | CONTROL_PARAMETERS
+# Costs of the data path that are times; the rest are percentages that split one.
 TIMES = {name for name in MODEL_PARAMETERS if not re.search(r'share_(of|before)', name)}
 
 
@@ -481,7 +488,7 @@ def is_time(path: str) -> bool:
     """Is the key a time (or a random time)?"""
     section, _, key = path.partition('.')
     if section == 'costs':
-        return key in TIMES
+        return key in TIMES | CONTROL_PARAMETERS
     return fields_of(section)[key].metadata['key'].kind in ('time', 'spread')
 
 

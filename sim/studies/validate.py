@@ -63,7 +63,7 @@ def validate(target: Target, *, quick: bool = False) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     for number, row in enumerate(target.rows):
         rows += _rows_of(target, simulator, number, row, extra(number))
-    judged = {m.name: _of_metric(m, rows) for m in target.metrics}
+    judged = {m.name: _of_metric(target, m, rows) for m in target.metrics}
     headline = judged[target.metrics[0].name]
     result = {
         'name': target.name,
@@ -202,7 +202,9 @@ def _grade(metric: Metric, error: float) -> str:
 # ----------------------------------------------------------------------------------- judgement ----
 
 
-def _of_metric(metric: Metric, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _of_metric(
+    target: Target, metric: Metric, rows: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     """Mean errors of one metric, calibrated and predicted apart, and the rank correlation."""
     mine = [row for row in rows if row['metric'] == metric.name]
     found: dict[str, Any] = {'excellent': metric.excellent, 'acceptable': metric.acceptable}
@@ -215,7 +217,23 @@ def _of_metric(metric: Metric, rows: Sequence[Mapping[str, Any]]) -> dict[str, A
     found['rank_correlation'] = rank_correlation(
         [row['measured'] for row in mine], [row['simulated'] for row in mine]
     )
+    if target.group:
+        words = dict.fromkeys(row[target.group] for row in target.rows)
+        found['mape_predicted_by'] = {
+            f'{target.group}={word}': _mape(mine, target.rows_at({target.group: word}))
+            for word in words
+        }
     return found
+
+
+def _mape(rows: Sequence[Mapping[str, Any]], numbers: Sequence[int]) -> float | None:
+    """In %, of the predicted ones among these points."""
+    errors = [
+        abs(row['error'])
+        for row in rows
+        if row['role'] == 'predicted' and row['number'] in numbers and row['error'] is not None
+    ]
+    return 100 * float(np.mean(errors)) if errors else None
 
 
 def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:

@@ -104,6 +104,8 @@ def printed(result: Mapping[str, Any]) -> str:
             f'{_percent(judged["mape_calibrated"])}; rank correlation '
             f'{"-" if rank is None else f"{rank:.2f}"}'
         )
+        for group, mape in judged.get('mape_predicted_by', {}).items():
+            lines.append(f'    {group}: {_percent(mape)}')
     for order in result['orders']:
         told = 'holds' if order['holds'] else f'broken: {"; ".join(order["wrong"][:3])}'
         lines.append(f'  order of {order["name"]}: {told}')
