@@ -10,7 +10,7 @@ import numpy as np
 
 from sim.analysis import stats
 from sim.config import Config, load
-from sim.costs import load_preset
+from sim.costs import load_preset, of_config
 from sim.disks.alone import HZ, alone
 from sim.errors import ConfigError
 from sim.formats.spread import Spread, parse_spread
@@ -60,11 +60,21 @@ def _time(key: str, text: str) -> int:
 
 def run_report(config: Config) -> Report:
     """The report of a run, and per request what counters and busy shares say of all of them."""
-    report = run(config).report
+    report, costs = run(config).report, of_config(config)
+    prices = {
+        'hits': costs.line_hit, 'shared': costs.line_shared, 'transfers': costs.line_transfer
+    }  # fmt: skip
     done, seconds = report['requests_completed'], report['simulated_seconds']
     return report | {
         'cpu_ns_per_request': {
             name: share * seconds * 1e9 / done for name, share in report['busy'].items()
+        },
+        'ring_ns_per_request': {
+            core: sum(prices[kind] * lines[kind] for kind in prices)
+            * 1e9
+            / config.host.cpu_hz
+            / done
+            for core, lines in report['lines'].items()
         },
         'notifications_per_request': (report['kicks'] + report['interrupts']) / done,
     }
