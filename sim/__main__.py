@@ -209,10 +209,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def add_truth(commands: Any) -> None:
-    """validate: what others measured."""
-    from sim.options import add_validate
+    """What others measured, what the user measured, what the results rest on."""
+    from sim.options import add_calibrate, add_validate
 
     add_validate(commands).set_defaults(command=_validate)
+    add_calibrate(commands).set_defaults(command=_calibrate)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -274,6 +275,12 @@ def _sweep(options: argparse.Namespace) -> int:
 
 def _validate(options: argparse.Namespace) -> int:
     from sim.studies.validating import main
+
+    return main(options)
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    from sim.studies.calibrating import main
 
     return main(options)
 

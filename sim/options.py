@@ -145,3 +145,31 @@ def add_validate(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument('--quick', action='store_true', help='a quarter of the requests')
     parser.add_argument('--jobs', type=int, metavar='N', help='processes (default: one per CPU)')
     return parser
+
+
+def add_calibrate(commands: Any) -> argparse.ArgumentParser:
+    """The command's options."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        'calibrate',
+        help="fit parameters to fio's JSON of a machine of yours",
+        description="Fit costs or the disk to what fio measured in a guest: values with profile "
+        'intervals, what the data cannot tell apart, the error that remains. '
+        'docs/howto/calibrate.md tells more.',
+    )
+    parser.add_argument('files', nargs='+', metavar='FIO.json', help="fio's output, json or json+")
+    parser.add_argument('--device', metavar='STRING', help='the QEMU -device string of that guest')
+    parser.add_argument('--config', metavar='CONFIG.toml', help='the rest of the machine')
+    parser.add_argument('--set', metavar='path=value', action='append', default=[], dest='sets')
+    parser.add_argument(
+        '--fit', metavar='PARAM[=LOW..HIGH],...', action='append', default=[], required=True,
+        help='what may move: costs.NAME or target.KEY',
+    )  # fmt: skip
+    parser.add_argument(
+        '--metrics', metavar='NAME,...', help='what is fitted: of iops, mean, p50, p90, p99, p999'
+    )
+    parser.add_argument(
+        '--requests', type=int, metavar='N', default=4000, help='simulated per clone (%(default)s)'
+    )
+    parser.add_argument('--out', metavar='PRESET.toml', help='write the fitted preset')
+    parser.add_argument('--json', action='store_true', help='print one JSON object, nothing else')
+    return parser

@@ -18,7 +18,7 @@ Floats = npt.NDArray[np.float64]
 Residuals = Callable[[tuple[float, ...]], Floats]  # of parameter values, in their own units
 
 STEP_LOG = 0.05  # a change of five percent
-GRID = {1: 7, 2: 4, 3: 3}  # values of each parameter that are tried first
+GRID = {1: 7, 2: 3, 3: 3}  # values of each parameter that are tried first
 ALIKE = 0.98  # |cosine| of two parameters' effects above which the data cannot tell them apart
 FAINT = 0.02  # an effect so small against the largest, or against the noise, is none
 
@@ -151,17 +151,17 @@ def _crossing(
             return None
         trial = warm.copy()
         trial[index] = np.clip(inside + step, 0.0, 1.0)
-        trial = space.settle(trial, free, 5)
+        trial = space.settle(trial, free, 3)
         if excess(trial) > 0:
             outside = float(trial[index])
             break
         inside, warm, step = float(trial[index]), trial, 1.6 * step
     if outside is None:
         return None
-    for _ in range(4):
+    for _ in range(3):
         trial = warm.copy()
         trial[index] = (inside + outside) / 2
-        trial = space.settle(trial, free, 5)
+        trial = space.settle(trial, free, 3)
         if excess(trial) > 0:
             outside = float(trial[index])
         else:

@@ -252,8 +252,8 @@ def load_target(path: Path) -> Target:
     target = Target(
         path=path, name=name, title=read.text('title') or name, source=read.text('source'),
         setup=read.text('setup'), verdict=read.text('verdict'), kind=kind, config=config, own=own,
-        columns=columns, unused=unused, group=group, metrics=metrics, rows=rows, calibrates=calibrates,
-        parameters=parameters, orders=(), signs=(),
+        columns=columns, unused=unused, group=group, metrics=metrics, rows=rows,
+        calibrates=calibrates, parameters=parameters, orders=(), signs=(),
     )  # fmt: skip
     return _with_checks(read, target, header)
 
