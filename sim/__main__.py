@@ -320,7 +320,7 @@ def _summary(report: dict[str, Any]) -> str:
         f'lines     {report["line_transfers_per_request"]:.2f} cache-line transfers per request',
         f'wakes     worker {report["worker_wakes"]}, halted vCPUs {report["vcpu_wakes"]}',
     ]
-    lines += _open_loops(report)
+    lines += _open_loops(report) + _actions(report)
     if len(report['jobs']) > 1:
         for name, job in report['jobs'].items():
             mean = job['latency_ns'].get('mean', 0) / 1e3
@@ -356,6 +356,30 @@ def _trust(report: dict[str, Any]) -> str:
         if not metric.startswith('jobs.'):
             line += f'\n          no {metric}: {reason}'
     return line
+
+
+def _actions(report: dict[str, Any]) -> list[str]:
+    """What became of tasks of the error handler and of events."""
+    found = []
+    for task in report.get('tmf', []):
+        took = '' if task['t_complete_ns'] is None else f' {_took(task):.1f} µs later'
+        answer = task['response'] or 'no answer'
+        found.append(
+            f'tmf       {task["function"]} of target {task["target"]} LUN {task["lun"]}: '
+            f'{answer}{took} ({task["result"]})'
+        )
+    for event in report.get('events', []):
+        missed = ', others missed' if event['missed'] else ''
+        found.append(
+            f'event     {event["event"]} {event["reason"] or ""} target {event["target"]} LUN '
+            f'{event["lun"]} at {event["t_handle_ns"] / 1e3:.1f} µs{missed}'
+        )
+    return found
+
+
+def _took(task: dict[str, Any]) -> float:
+    """From the guest's decision until it knew, in µs."""
+    return (task['t_complete_ns'] - task['t_arrive_ns']) / 1e3
 
 
 def _open_loops(report: dict[str, Any]) -> list[str]:

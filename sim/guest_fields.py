@@ -68,6 +68,7 @@ STATES = (
     V_KICKS_SUPPRESSED,
     V_IRQS_SPURIOUS,
     V_REQUEUES,
+    V_RETRIES,
     V_JOB,  # base of the job whose thread runs here (sim.app)
     V_SUBMITTING,  # how many prepared units the current io_submit still carries
     V_PLUGGED,
@@ -81,8 +82,8 @@ STATES = (
     V_THREAD_LIST,
     V_SLICE_SINCE,  # since when the thread in hand has the vCPU
     V_SWITCHES,
-) = map(u64, range(A_FIELDS, A_FIELDS + 41))
-VCPU_WORDS = A_FIELDS + 41
+) = map(u64, range(A_FIELDS, A_FIELDS + 42))
+VCPU_WORDS = A_FIELDS + 42
 
 # A queue as the guest has it: struct virtio_scsi_vq and, of a request queue, its blk-mq hardware
 # queue with the tags.

@@ -59,6 +59,7 @@ from sim.guest_fields import (
     L_QUEUE_LIST,
     L_STARVED,
     NOTHING,
+    ONE,
     POLL,
     POLLED,
     REAP,
@@ -93,6 +94,7 @@ from sim.guest_fields import (
     V_QUEUE,
     V_QUEUES,
     V_RESUME_AT,
+    V_RETRIES,
     V_SAVED_LEFT,
     V_SAVED_STATE,
     V_SAVED_TAG,
@@ -123,6 +125,7 @@ from sim.guest_fields import (
 from sim.jit import kernel
 from sim.job_fields import J_VCPU
 from sim.layout import (
+    RESP_SENSE,
     S_ABORTED,
     S_BAD_TARGET,
     S_BUSY,
@@ -133,7 +136,7 @@ from sim.layout import (
     S_TRANSPORT_FAILURE,
     VQ_REQUEST_FIRST,
 )
-from sim.memory import load64, take_cycles
+from sim.memory import load64, take_cycles, touch_load
 from sim.se_cmd import OP_WRITE
 
 u64 = np.uint64
@@ -246,8 +249,8 @@ def wake_thread(st, j, asleep, runs, now):
 def outcome_of(response, status):
     """virtscsi_complete_cmd(): the host byte for a response, or else what the status says.
 
-    What the SCSI layer would try again (a busy bus, a reset, a unit attention) it has done with
-    here.
+    What the SCSI layer would try again (a busy bus, a full task set) it has done with here, but for
+    unit attentions.
     """
     if response == S_OK:
         if status == scsi.GOOD:
@@ -272,6 +275,40 @@ def outcome_of(response, status):
     if response == S_NEXUS_FAILURE:
         return record.RESERVATION_CONFLICT
     return record.ERROR  # OVERRUN, FAILURE, and what nobody knows
+
+
+@kernel
+def _is_attention(mem, lines, core, reply, at):
+    """Does the response at `at` carry a UNIT ATTENTION (scsi_check_sense)?"""
+    if reply != scsi.CHECK_CONDITION:
+        return False
+    sense = u64(at) + RESP_SENSE
+    touch_load(lines, core, np.int64(sense), 18)
+    descriptor = np.int64(mem[sense]) & 0x7F >= 0x72
+    key = np.int64(mem[sense + u64(1)]) if descriptor else np.int64(mem[sense + u64(2)])
+    return key & 0xF == scsi.UNIT_ATTENTION
+
+
+@kernel
+def _again(lines, st, tr, v, q, tag, now):
+    """scsi_queue_insert(SCSI_MLQUEUE_EH_RETRY): after a unit attention a command is sent again.
+
+    Nothing was done of it. What its row says of the first try is forgotten but for its arrival.
+    """
+    t = tag_base(st, q, tag)
+    row = u64(st[t + T_ROW])
+    for place in range(record.R_SUBMIT, record.R_COMPLETE + ONE):
+        tr[row + u64(place)] = 0
+    tr[row + record.R_OUTCOME] = record.UNFINISHED
+    tr[row + record.R_PUBLISHED_COUNT] -= 1
+    tr[row + record.R_FETCHED_COUNT] -= 1
+    tr[row + record.R_USED_COUNT] -= 1
+    st[v + V_RETRIES] += 1
+    st[u64(st[t + T_LUN]) + L_BUSY] -= 1
+    wait_in_line(st, q, tag, True)
+    delay = take_cycles(lines, st[v + V_CORE]) + st[K_GUEST_COMPLETE]
+    st[q + G_LOCK_UNTIL] = now + delay
+    return delay
 
 
 @kernel
@@ -302,6 +339,8 @@ def drain(mem, lines, st, tr, v, now):
     header = st[q + G_HEADERS] + st[q + G_HEADER_STRIDE] * tag
     reply = scsi.read_response(mem, lines, core, header + RESP_OFFSET)
     tr[row + record.R_OUTCOME] = record.OK if reply == 0 else outcome_of(reply >> 8, reply & 0xFF)
+    if reply and _is_attention(mem, lines, core, reply, header + RESP_OFFSET):
+        return _again(lines, st, tr, v, q, tag, now)
     tr[row + record.R_IRQ] = max(tr[row + record.R_USED], st[v + V_HANDLER_SINCE] + 1)
     tr[row + record.R_IRQ_ID] = st[v + V_HANDLER_ID]
     st[v + V_FINISHING] = tag

@@ -122,6 +122,7 @@ def run(
     report = _report(config, world, engine, measured, violations, wall_seconds)
     full = record_requests and config.run.record == 'full'
     report['backlog_max'] = frame.backlog_max(requests) if full else None
+    report['requests_above_30s'] = frame.overdue(requests) if full else None
     provenance = _provenance(config, report)
     return Result(
         config=config,

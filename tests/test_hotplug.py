@@ -85,8 +85,8 @@ def test_a_lun_that_comes_later_is_not_there_before():
 
 def test_the_other_luns_of_the_target_tell_once_that_luns_have_changed():
     result = simulate(remove("400us"), workload={"lun": 0})
-    assert list(result.requests["outcome"]).count("check_condition") == 1
-    assert list(simulate(workload={"lun": 0}).requests["outcome"]).count("check_condition") == 0
+    assert result.report["requests_retried"] == 1
+    assert simulate(workload={"lun": 0}).report["requests_retried"] == 0
 
 
 def test_a_lun_above_255_is_told_in_the_flat_form_and_read_without_a_mask():
@@ -280,3 +280,17 @@ def test_on_a_broken_ring_the_driver_answers_bad_target_by_itself(engine):
 def test_bad_actions_are_refused(actions, words):
     with pytest.raises(ConfigError, match=words):
         load(lun=[{}, {}], hotplug=actions)
+
+
+def test_a_request_that_is_lost_or_late_is_never_aborted():
+    work = {"number_ios": 12, "iodepth": 2}
+    late = run(workload=work, target={"stuck_at": 5, "stuck_for": "70s"})
+    assert late.report["requests_above_30s"] == 1
+    assert set(late.requests["outcome"]) == {"ok"}
+    assert late.requests["latency_ns"].max() > 70e9
+    lost = run(workload=work, target={"stuck_at": 5})
+    assert lost.report["requests_above_30s"] == 1
+    assert list(lost.requests["outcome"]).count("unfinished") == 1
+    assert run(workload=work).report["requests_above_30s"] == 0
+    sampled = run(workload=work, run={"record": "histogram"})
+    assert sampled.report["requests_above_30s"] is None

@@ -93,6 +93,7 @@ def counters(machine: Machine) -> dict[str, int]:
         'requests_task_set_full': total(workers, backend.B_TASK_SET_FULL),
         'context_switches': total(vcpus, guest.V_SWITCHES),
         'requests_requeued': total(vcpus, guest.V_REQUEUES),
+        'requests_retried': total(vcpus, guest.V_RETRIES),
         'avail_ahead_max': max(machine.field(q, backend.Q_AHEAD_MAX) for q in machine.host_queues),
         'arrivals_missed': total([plan.base for plan in machine.plans], job_fields.J_MISSED),
         'steps': int(machine.st[int(agents.H_STEPS)]),
@@ -108,6 +109,21 @@ def backlog_max(requests: pd.DataFrame) -> int:
     change = np.repeat(np.array([-1, 1]), [submit.size, arrive.size])
     waiting = np.cumsum(change[np.argsort(times, kind='stable')])
     return int(waiting.max(initial=0))
+
+
+SD_TIMEOUT_NS = 30 * 1_000_000_000  # drivers/scsi/sd.h
+
+
+def overdue(requests: pd.DataFrame) -> int:
+    """Requests that the guest's timer has gone off for, or would for ever.
+
+    The driver's handler resets it each time (virtscsi_eh_timed_out), so that nothing comes of it: a
+    request that the host has lost is waited for without end.
+    """
+    submit = requests['t_submit_ns']
+    late = requests['t_complete_ns'] - submit > SD_TIMEOUT_NS
+    lost = submit.notna() & requests['t_complete_ns'].isna()
+    return int(late.fillna(False).sum() + lost.sum())
 
 
 def disk_counters(machine: Machine) -> dict[str, int]:
