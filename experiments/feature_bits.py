@@ -198,7 +198,8 @@ def measure(report: dict[str, Any], latency_ns: Any) -> dict[str, Any]:
         'interrupts': report['interrupts'] / count,
         'line_transfers': report['line_transfers_per_request'],
         'guest_cycles': cycles * sum(v for k, v in busy.items() if k.startswith('vcpu')),
-        'worker_cycles': cycles * sum(v for k, v in busy.items() if k.startswith('vhost')),
+        'worker_cycles': cycles
+        * sum(v for k, v in busy.items() if k.startswith(report['host_thread'])),
         'latency_us': float(latency_ns.mean()) / 1e3,
         'iops': report['iops'],
         'latency_ns': latency_ns,

@@ -81,7 +81,7 @@ def row_of(depth: int, event_idx: bool, report: dict[str, Any]) -> dict[str, Any
         'requests_per_kick': report['requests_per_kick'],
         'requests_per_interrupt': report['requests_per_interrupt'],
         'line_transfers_per_request': report['line_transfers_per_request'],
-        'worker_busy': report['busy']['vhost'],
+        'worker_busy': report['busy'][report['host_thread']],
         'vcpu_busy': report['busy']['vcpu0'],
         'warmup_requests': report['warmup_requests'],
         'stages_us': {stage: value / 1e3 for stage, value in report['stages_ns'].items()},

@@ -76,6 +76,17 @@ COSTS = (
     'lio_hop',
     'lio_submit',
     'lio_complete',
+    'reactor_round',
+    'reactor_queue',
+    'reactor_submit',
+    'reactor_complete',
+    'iothread_turn',
+    'iothread_round',
+    'iothread_pop',
+    'iothread_submit',
+    'iothread_issue',
+    'iothread_complete',
+    'call_write',
 )
 (
     K_GUEST_SUBMIT,
@@ -106,6 +117,17 @@ COSTS = (
     K_LIO_HOP,
     K_LIO_SUBMIT,
     K_LIO_COMPLETE,
+    K_REACTOR_ROUND,
+    K_REACTOR_QUEUE,
+    K_REACTOR_SUBMIT,
+    K_REACTOR_COMPLETE,
+    K_IOTHREAD_TURN,
+    K_IOTHREAD_ROUND,
+    K_IOTHREAD_POP,
+    K_IOTHREAD_SUBMIT,
+    K_IOTHREAD_ISSUE,
+    K_IOTHREAD_COMPLETE,
+    K_CALL_WRITE,
 ) = map(u64, range(COST_TABLE, COST_TABLE + len(COSTS)))
 
 LOG_TABLE = 128  # where sim.rng.log_table() stands in `st`
@@ -121,9 +143,12 @@ N_INFLIGHT = 32  # the last command that a flush waits for is done
 N_RESET = 64  # LIO shall reset a LUN, or the last command that a reset waits for is released
 
 # Agent kinds.
-VCPU, KICK, IRQ, WORKER, LIO_SUBMIT, DISK, LIO_COMPLETE = range(7)
-CPU_KINDS = (VCPU, WORKER, LIO_SUBMIT, LIO_COMPLETE)  # they count their busy cycles in A_BUSY
-KIND_NAMES = ('vcpu', 'kick', 'irq', 'worker', 'lio_submit', 'disk', 'lio_complete')
+VCPU, KICK, IRQ, WORKER, LIO_SUBMIT, DISK, LIO_COMPLETE, NOTIFIER, REACTOR, IOTHREAD = range(10)
+THREAD_KINDS = (REACTOR, IOTHREAD)  # threads of user space that serve a device
+CPU_KINDS = (VCPU, WORKER, LIO_SUBMIT, LIO_COMPLETE, *THREAD_KINDS)  # busy cycles in A_BUSY
+KIND_NAMES = (
+    'vcpu kick irq worker lio_submit disk lio_complete notifier reactor iothread'
+).split()
 
 # Every agent's stretch begins with these.
 A_STATE = u64(0)
@@ -141,6 +166,22 @@ def wake(st, slot, time):
         st[entry] = key
         st[u64(st[H_WOKEN]) + u64(st[H_WOKEN_COUNT])] = slot
         st[H_WOKEN_COUNT] += 1
+
+
+# A bell: a word by which an agent that polls is told that there is something to see. RUNG while the
+# agent is busy; while it waits, its slot + 1.
+SILENT, RUNG = 0, -1
+
+
+@kernel
+def ring(st, bell, now):
+    """Something has happened that a poller would see if it looked: one that waits looks now."""
+    slot = st[bell]
+    if slot > 0:
+        st[bell] = SILENT
+        wake(st, slot - 1, now)
+    else:
+        st[bell] = RUNG
 
 
 # The calendar as a tree with eight branches: the entries of the slots, then the least of each eight

@@ -363,7 +363,7 @@ def _log_flags(st, q):
 
 
 @kernel
-def _carry(tr, row):
+def carry(tr, row):
     """A request that skips the disk carries t_fetch forward."""
     fetched = tr[row + record.R_FETCH]
     tr[row + record.R_ISSUE] = fetched
@@ -392,9 +392,9 @@ def _reply_error(mem, lines, st, tr, b, q, head, row, verdict, now):
         _drop(st, tr, b, row)
         return 0
     st[b + (B_TASK_SET_FULL if full else B_BAD_TARGETS)] += 1
-    _carry(tr, row)
-    delay = _give_back(mem, lines, st, tr, q, core, head, row, now)
-    if _signal_wanted(mem, lines, st, q, core):
+    carry(tr, row)
+    delay = give_back(mem, lines, st, tr, q, core, head, 0, row, now)
+    if signal_wanted(mem, lines, st, q, core):
         st[q + Q_SIGNALS] += 1
         wake(st, st[q + Q_IRQ_SLOT], now + st[K_IRQ_INJECT])
     if st[b + B_LOG]:
@@ -453,6 +453,14 @@ def _fetch(mem, lines, st, tr, b, now):
         _unlock(st, q)
         return _after_work(st, b, now, take_cycles(lines, core))
     st[b + A_STATE] = FETCH
+    row = note_fetch(st, tr, q, head, now)
+    return _request(mem, lines, st, tr, b, q, head, row, now) + take_cycles(lines, core)
+
+
+@kernel(inline=True)
+def note_fetch(st, tr, q, head, now):
+    """What the trace and the checkers know of a chain that has just been fetched; its row."""
+    device = u64(st[q + Q_DEVICE])
     row = u64(st[u64(st[q + Q_ROW_OF_HEAD]) + u64(head)])
     tr[row + record.R_FETCH] = now + 1
     tr[row + record.R_FETCHED_COUNT] += 1
@@ -467,7 +475,7 @@ def _fetch(mem, lines, st, tr, b, now):
     if st[device + vring.V_PACKED]:
         ahead = st[device + vring.V_INUSE]
     st[q + Q_AHEAD_MAX] = max(st[q + Q_AHEAD_MAX], ahead)
-    return _request(mem, lines, st, tr, b, q, head, row, now) + take_cycles(lines, core)
+    return row
 
 
 @kernel
@@ -494,7 +502,7 @@ def _request(mem, lines, st, tr, b, q, head, row, now):
         direct = st[u64(st[b + B_LIO]) + target.W_DIRECT]
         return st[K_WORKER_POP] + (st[K_LIO_SUBMIT] if direct else st[K_WORKER_SUBMIT])
     if verdict == vhost_scsi.FAILED:
-        _carry(tr, row)
+        carry(tr, row)
         _release(st, tr, x, now)
     elif verdict == vhost_scsi.DROPPED:
         _drop(st, tr, b, row)
@@ -583,14 +591,14 @@ def _drop_commands(st, tr, q):
 
 
 @kernel(inline=True)
-def _give_back(mem, lines, st, tr, q, core, head, row, now):
-    """vhost_add_used() with length 0, and when each request became visible.
+def give_back(mem, lines, st, tr, q, core, head, length, row, now):
+    """vhost_add_used(), and when each request became visible; vhost-scsi's length is always 0.
 
     Returns the cycles that the dirty log takes, if one is kept. In order it is not this request
     that becomes visible but those that were fetched first and waited for no other.
     """
     device = u64(st[q + Q_DEVICE])
-    visible = vring.add_used(mem, lines, st, device, core, head, 0)
+    visible = vring.add_used(mem, lines, st, device, core, head, length)
     if st[q + Q_POLLED]:
         wake(st, st[q + Q_IRQ_SLOT], now)
     if not st[device + vring.V_IN_ORDER]:
@@ -616,7 +624,7 @@ def _log_used(st, q, device, count):
 
 
 @kernel(inline=True)
-def _signal_wanted(mem, lines, st, q, core):
+def signal_wanted(mem, lines, st, q, core):
     """vhost_notify(); where order has held everything back there is nothing to tell."""
     device = u64(st[q + Q_DEVICE])
     if st[device + vring.V_IN_ORDER]:
@@ -638,8 +646,8 @@ def _used(mem, lines, st, tr, b, now):
     core = st[b + B_CORE]
     row = u64(st[x + X_ROW])
     delay = 0
-    if vhost_scsi.reply(mem, lines, st, core, x):
-        delay = _give_back(mem, lines, st, tr, q, core, st[x + X_HEAD], row, now)
+    if vhost_scsi.reply(mem, lines, st, core, x, S_OK):
+        delay = give_back(mem, lines, st, tr, q, core, st[x + X_HEAD], 0, row, now)
         if st[x + X_LOGGED]:
             delay += _log_command(st, q, x)
         st[b + B_ANSWERED] = 1
@@ -678,7 +686,7 @@ def _log_command(st, q, x):
 @kernel
 def _tell(mem, lines, st, q, core, now):
     """vhost_signal() for the one entry that was used just now."""
-    if _signal_wanted(mem, lines, st, q, core):
+    if signal_wanted(mem, lines, st, q, core):
         st[q + Q_SIGNALS] += 1
         wake(st, st[q + Q_IRQ_SLOT], now + st[K_IRQ_INJECT])
     else:
@@ -714,8 +722,8 @@ def _control(mem, lines, st, tr, b, q, x, now):
             vhost_log.save(st, s, buffers, x)
         st[H_NOTICE] |= N_RESET
     elif verdict == vhost_control.ANSWERED:
-        _carry(tr, row)
-        delay += _give_back(mem, lines, st, tr, q, core, head, row, now)
+        carry(tr, row)
+        delay += give_back(mem, lines, st, tr, q, core, head, 0, row, now)
         _tell(mem, lines, st, q, core, now)
         if st[b + B_LOG]:
             delay += vhost_log.log_buffers(st, s, buffers) * st[K_WORKER_LOG]
@@ -791,7 +799,7 @@ def _used_other(mem, lines, st, tr, b, q, x, now):
         return _used_event(mem, lines, st, b, q, x, now)
     core, row = st[b + B_CORE], u64(st[x + X_ROW])
     vhost_control.finish(mem, lines, st, core, x)
-    delay = _give_back(mem, lines, st, tr, q, core, st[x + X_HEAD], row, now)
+    delay = give_back(mem, lines, st, tr, q, core, st[x + X_HEAD], 0, row, now)
     _tell(mem, lines, st, q, core, now)
     if st[x + X_LOGGED]:
         delay += _log_command(st, q, x)
@@ -810,7 +818,7 @@ def _signal(mem, lines, st, b, now):
     """vhost_signal(), barrier D: one decision for a whole batch, on 6.1 for each queue of it."""
     q = u64(st[b + B_SIGNALLED])
     core = st[b + B_CORE]
-    if _signal_wanted(mem, lines, st, q, core):
+    if signal_wanted(mem, lines, st, q, core):
         st[q + Q_SIGNALS] += 1
         wake(st, st[q + Q_IRQ_SLOT], now + st[K_IRQ_INJECT])
     else:

@@ -19,6 +19,7 @@ from sim import features
 from sim.errors import ConfigError, shown
 from sim.formats.actions import resolve_hotplugs, resolve_tmfs
 from sim.formats.disks import check_target, lay_preset, unused_keys
+from sim.formats.driver_rules import QUEUES_MOST, check_driver, check_luns, foreign, stack_of
 from sim.formats.fio import parse_job_file
 from sim.formats.keys import (
     COST,
@@ -68,7 +69,6 @@ __all__ = [
 ]
 
 PAGE = 4096
-MAX_IO_VQS = 128  # drivers/vhost/scsi.c, module parameter max_io_vqs
 SECTOR = 512
 
 Values = Mapping[str, Any]  # converted, of one section
@@ -159,6 +159,9 @@ class Config:
         """Every key that means something and its value, fit for JSON and from_effective()."""
         sections = {name: printed(getattr(self, name)) for name in SECTIONS if name != 'workload'}
         sections['target'] = self._disk(self.target)
+        for section in ('device', 'host', 'qemu'):
+            for unused in foreign(section, stack_of(vars(self.device))):
+                sections[section].pop(unused, None)
         for unused in meaningless(sections['run']):
             del sections['run'][unused]
         costs = {name: format_time(ns) for name, ns in sorted(self.costs.items())}
@@ -307,11 +310,13 @@ def build(
     guest, device, host, qemu, target, run = (
         values(name, given[name]) for name in ('guest', 'device', 'host', 'qemu', 'target', 'run')
     )
+    check_driver(device, host, qemu['version'], given, lists, notes)
     check_target(target, given['target'], host['kernel'])
     tpgt = device['boot_tpgt']
     luns = resolve_luns(lists['luns'], given['target'], tpgt, host['kernel'], values)
     there = luns or alike(Target(**target), tpgt)
     check_sizes(there)
+    check_luns(stack_of(device), there)
     resolve_engine(run, any(lun.disk.kind == 'python' for lun in there))
     check_host(host)
     resolve_run(run, given['run'])
@@ -329,7 +334,7 @@ def build(
     resolve_queues(device, guest['vcpus'], qemu['version'], notes)
     check_polling(guest, device, workloads, notes)
     resolve_workers(device, host, qemu['version'], notes)
-    check_features(device, guest, host, qemu, run['hypothetical'], notes)
+    check_features(device, guest, host, qemu, given, notes, hypothetical=run['hypothetical'])
     hotplugs = resolve_hotplugs(lists['hotplugs'], there, tpgt, values)
     if hotplugs and not device['hotplug']:
         notes.append('[[hotplug]]: the guest hears nothing of it without device.hotplug=on')
@@ -422,11 +427,8 @@ def resolve_guest(guest: dict[str, Any], jobs: Sequence[Workload]) -> None:
 def resolve_queues(device: dict[str, Any], vcpus: int, qemu: str, notes: list[str]) -> None:
     """How many request queues QEMU makes, the host serves and the guest uses."""
     asked = device['num_queues'] or (1 if qemu == '4.2' else vcpus)
-    refuse(
-        asked > MAX_IO_VQS,
-        f'device.num_queues={asked}: kernel vhost-scsi serves at most {MAX_IO_VQS} request queues '
-        '(max_io_vqs), further ones fail with ENOBUFS; give a lower number',
-    )
+    most, reason = QUEUES_MOST[stack_of(device)]
+    refuse(asked > most, f'device.num_queues={asked}: {reason}; give a lower number')
     device['num_queues'] = min(asked, vcpus)
     if asked > vcpus:
         notes.append(f'device.num_queues={asked}: Linux uses one per vCPU, that is {vcpus}')
@@ -508,7 +510,11 @@ def negotiate(
         qemu=qemu['version'],
         host_kernel=host['kernel'],
         guest_kernel=guest['kernel'],
-        properties={name: device[name] for name in FEATURE_KEYS},
+        properties={
+            name: device[name]
+            for name in FEATURE_KEYS
+            if name in features.properties_of(device['driver'])
+        },
         hypothetical=hypothetical,
     )
 
@@ -518,10 +524,15 @@ def check_features(
     guest: Values,
     host: Values,
     qemu: Values,
-    hypothetical: bool,
+    given: Mapping[str, Table],
     notes: list[str],
+    *,
+    hypothetical: bool,
 ) -> None:
-    """What the backend offers, and what becomes of asking for more: refused, or off with a note."""
+    """What the backend offers, and what becomes of asking for more: refused, or off with a note.
+
+    No note on what nobody has asked for: it was only a default.
+    """
     agreed = negotiate(device, guest, host, qemu, hypothetical=hypothetical)
     rows = features.properties_of(device['driver'])
     asked = {name: rows[name].bit for name in FEATURE_KEYS if device[name]}
@@ -536,6 +547,8 @@ def check_features(
         if agreed.has(bit):
             continue
         device[name] = False
+        if name not in given['device']:
+            continue
         label = features.name_of(bit)
         if agreed.masked >> bit & 1:
             reason = f'{agreed.backend_name} does not offer {label}, QEMU masks it'

@@ -5,7 +5,8 @@ grade and source. `derive` turns it into the integer cycles that the agents char
 
 Measured shares of a code path contain the cache misses of that path. The simulator charges misses
 separately (sim.memory), so each share is taken *net* of the line costs of the reference path:
-split ring, INDIRECT, EVENT_IDX, one request at a time. The reference path is not a number in a
+split ring, INDIRECT, EVENT_IDX, one request at a time (threads of user space: batches, as they were
+measured). The reference path is not a number in a
 file: `sim.reference_path` runs it on the real ring and counts. On it a share plus its lines is then
 exactly the measured total, and other rings or batches differ by the lines they touch.
 """
@@ -21,8 +22,9 @@ from typing import Any
 from sim.config import Config
 from sim.control_costs import CONTROL_PARAMETERS
 from sim.errors import ConfigError
+from sim.features import STACKS
 from sim.formats.disks import preset_folder
-from sim.reference_path import reference_lines
+from sim.reference_path import BATCHES, reference_lines
 
 HALT_POLL_NS_GROW_START = 10_000  # virt/kvm/kvm_main.c, halt_poll_ns_grow_start
 
@@ -82,6 +84,18 @@ class Costs:
     lio_hop: int  # queue_work until the kworker runs
     lio_submit: int
     lio_complete: int
+    reactor_round: int  # a turn of SPDK's reactor through its pollers
+    reactor_queue: int  # a look at one virtqueue
+    reactor_submit: int  # from the ring to the bdev per request, net of lines
+    reactor_complete: int  # from the bdev to the used element per request, net of lines
+    iothread_wake: int  # an eventfd until QEMU's IOThread runs
+    iothread_turn: int  # one system call of its event loop, with the dispatch behind it
+    iothread_round: int  # one round of polling
+    iothread_pop: int  # fetch and parse per request, net of lines
+    iothread_submit: int  # block layer per request
+    iothread_issue: int  # io_submit() per request
+    iothread_complete: int  # per request, net of lines
+    call_write: int  # write() to the irqfd, by either of the two
     line_hit: int
     line_shared: int
     line_transfer: int
@@ -162,6 +176,18 @@ MODEL_PARAMETERS = {
     'irq.guest_handler_entry_exit',
     'irq.entry_share_of_handler',
     'vcpu.halt_wake_penalty_no_poll',
+    'qemu_iothread.cpu_per_req',
+    'qemu_iothread.pop_share_of_req',
+    'qemu_iothread.submit_share_of_req',
+    'qemu_iothread.issue_share_of_req',
+    'qemu_iothread.wakeup_latency',
+    'qemu_iothread.turn_cpu',
+    'qemu_iothread.poll_round',
+    'host.eventfd_write',
+    'spdk_vhost.cpu_per_cmd_per_core',
+    'spdk_vhost.submit_share_of_cmd',
+    'spdk_vhost.poll_round',
+    'spdk_vhost.poll_queue',
     'cacheline.transfer_same_socket',
     'mem.l1_hit',
     'mem.l3_hit',
@@ -176,11 +202,13 @@ def derive(
     cpu_hz: int,
     halt_poll_ns: int,
     *,
+    stack: str = 'vhost-scsi',
     deep_idle: bool = False,
 ) -> Costs:
     """The cycles that the agents charge at `cpu_hz`.
 
-    `overrides` maps parameter names to ns (percent for shares). Errors: ConfigError for an unknown
+    `overrides` maps parameter names to ns (percent for shares). `stack` (sim.features) is what the
+    costs are for; those of the two others are not looked at. Errors: ConfigError for an unknown
     name, and for a share that is smaller than the line costs it is said to contain.
     """
     for name in overrides:
@@ -217,14 +245,16 @@ def derive(
     )
     lines = reference_lines(prices)
 
-    def net(name: str, inside: int) -> int:
-        gross = cycles(name)
+    def less(name: str, gross: int, inside: int) -> int:
         if gross < inside:
             raise ConfigError(
-                f'costs.{name}: {gross} cycles are less than the {inside} cycles of cache-line '
-                'costs that the share contains; raise it or lower the line costs'
+                f'costs.{name}: {gross} cycles are less than the {inside} cycles that are charged '
+                'for what it contains, cache lines above all; raise it or lower the line costs'
             )
         return gross - inside
+
+    def net(name: str, inside: int) -> int:
+        return less(name, cycles(name), inside)
 
     io_submit, io_getevents = split(
         'guest.syscall_pair_per_cmd_unbatched', 'guest.io_submit_share_of_pair'
@@ -235,6 +265,38 @@ def derive(
     )
     irq_entry, irq_return = split('irq.guest_handler_entry_exit', 'irq.entry_share_of_handler')
     lio_submit, lio_complete = split('lio.core_plus_block_cpu_per_cmd', 'lio.submit_share_of_core')
+
+    def shares(name: str, contained: str, turn: str, *names: str) -> list[int]:
+        """The parts of a thread's time per request, net of what else is charged in a saturated one.
+
+        That is its line costs, and for each batch a turn of the loop and the write to the irqfd.
+        """
+        parts = [percent(share) for share in names]
+        if sum(parts) > 100:
+            raise ConfigError(f'costs.{names[0]}: the shares of {name} are more than 100 percent')
+        found = [cycles(name) * part // 100 for part in (*parts, 100 - sum(parts))]
+        if stack != contained:
+            return found
+        lines, batch = reference_lines(prices, stack=stack), BATCHES[stack]
+        found[0] = less(name, found[0], lines.worker_pop + cycles(turn) // batch)
+        write = cycles('host.eventfd_write') // batch
+        found[-1] = less(name, found[-1], lines.worker_complete + write)
+        return found
+
+    reactor = shares(
+        'spdk_vhost.cpu_per_cmd_per_core',
+        'vhost-user-scsi',
+        'spdk_vhost.poll_round',
+        'spdk_vhost.submit_share_of_cmd',
+    )
+    iothread = shares(
+        'qemu_iothread.cpu_per_req',
+        'virtio-scsi',
+        'qemu_iothread.poll_round',
+        'qemu_iothread.pop_share_of_req',
+        'qemu_iothread.submit_share_of_req',
+        'qemu_iothread.issue_share_of_req',
+    )
     return Costs(
         guest_submit=net('guest.submit_per_cmd_batched', lines.guest_submit),
         guest_complete=net('guest.complete_per_cmd_batched', lines.guest_complete),
@@ -264,6 +326,18 @@ def derive(
         lio_hop=cycles('lio.workqueue_hop_latency_qd1'),
         lio_submit=lio_submit,
         lio_complete=lio_complete,
+        reactor_round=cycles('spdk_vhost.poll_round'),
+        reactor_queue=cycles('spdk_vhost.poll_queue'),
+        reactor_submit=reactor[0],
+        reactor_complete=reactor[1],
+        iothread_wake=cycles('qemu_iothread.wakeup_latency'),
+        iothread_turn=cycles('qemu_iothread.turn_cpu'),
+        iothread_round=cycles('qemu_iothread.poll_round'),
+        iothread_pop=iothread[0],
+        iothread_submit=iothread[1],
+        iothread_issue=iothread[2],
+        iothread_complete=iothread[3],
+        call_write=cycles('host.eventfd_write'),
         line_hit=prices[0],
         line_shared=prices[1],
         line_transfer=prices[2],
@@ -277,5 +351,10 @@ def of_config(config: Config) -> Costs:
     preset = load_preset(config.run.preset)
     host, guest = config.host, config.guest
     return derive(
-        preset, config.costs, host.cpu_hz, guest.halt_poll_ns, deep_idle=host.deep_idle
+        preset,
+        config.costs,
+        host.cpu_hz,
+        guest.halt_poll_ns,
+        stack=STACKS[config.device.driver],
+        deep_idle=host.deep_idle,
     )

@@ -1,6 +1,8 @@
 """The two crossings between guest and host, an agent for each direction.
 
     kick   one per vCPU: VM exit, ioeventfd, vhost_poll_wakeup(); ends in the worker's list
+    notifier   the same where the ioeventfd is a file descriptor of user space: QEMU's IOThread
+           watches it, of SPDK's reactor nobody reads it
     irq    one per vector: eventfd_signal(call), irqfd, injection (and the wake-up of a vCPU that
            the host has put to sleep); ends in the vCPU
 
@@ -9,7 +11,7 @@ While an interrupt is on its way further signals of the same vector merge with i
 
 import numpy as np
 
-from sim import backend, guest
+from sim import backend, guest, iothread
 from sim.agents import (
     A_BUSY,
     A_FIELDS,
@@ -25,7 +27,7 @@ from sim.jit import kernel
 
 u64 = np.uint64
 
-KICK_STATES = ('fly',)
+KICK_STATES = ('fly',)  # of a notifier as well
 IRQ_STATES = ('fly', 'wake')
 
 (
@@ -82,6 +84,18 @@ def _halt_ends(st, v, now):
         window = window // shrink if shrink else 0
         st[v + guest.V_HALT_POLL] = window if window >= start else 0
     return True
+
+
+@kernel
+def notifier_step(st, c, now):
+    """The same where a thread of user space has the eventfd, if it watches it at all."""
+    g = u64(st[u64(st[c + C_VCPU]) + guest.V_KICK_QUEUE])
+    q = u64(st[u64(st[c + C_HOST_QUEUES]) + u64(st[g + guest.G_INDEX])])
+    cost = st[K_KICK_WAKEUP]
+    if st[q + backend.Q_WORKER] and iothread.kick(st, q, now, cost) and cost:
+        _wakes(st, u64(st[c + C_VCPU]), now, cost)
+    st[c + C_DELIVERED] += 1
+    return NEVER
 
 
 @kernel(inline=True)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sim import agents, backend, crossing, guest, target
+from sim import agents, backend, crossing, guest, iothread, reactor, target
 from sim.agents import (
     A_STATE,
     A_STEPS,
@@ -82,8 +82,18 @@ def drive(memory, ownership, state, trace, blocks, alone, limit):
             due = backend.complete_step(st, tr, base, now)
         elif kind == agents.KICK:
             due = crossing.kick_step(st, base, now)
-        else:
+        elif kind == agents.IRQ:
             due = crossing.irq_step(st, base, now)
+        elif kind == agents.NOTIFIER:
+            due = crossing.notifier_step(st, base, now)
+        elif kind == agents.REACTOR:
+            command = reactor.executes(st, base)
+            course = server.execute(mem, st, u64(command)) if command else MEDIUM
+            due = reactor.step(mem, lines, st, tr, base, course, now)
+        else:
+            command = iothread.executes(st, base)
+            course = server.execute(mem, st, u64(command)) if command else MEDIUM
+            due = iothread.step(mem, lines, st, tr, base, course, now)
         key = st[entry]  # a step may have woken its own agent
         if due < NEVER:
             key = min(key, (min(due, CLOCK_END) << SLOT_BITS) | slot)

@@ -117,8 +117,9 @@ VCPU_WORDS = A_FIELDS + 42
     G_POLLED,  # it has no vector, whoever waits polls it
     G_POLLERS,
     G_POLLER_LIST,  # the vCPUs that do
-) = map(u64, range(29))
-GUEST_QUEUE_WORDS = 29
+    G_BELL,  # where a device that polls is rung for (sim.user_fields), 0: nobody polls
+) = map(u64, range(30))
+GUEST_QUEUE_WORDS = 30
 
 # What a queue has for its vCPU: its vector, or requests that may be tried again; a kernel thread
 # has work.

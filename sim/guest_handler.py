@@ -19,6 +19,7 @@ from sim.agents import (
     K_IRQ_RETURN,
     NEVER,
     move,
+    ring,
     wake,
     wrapped,
 )
@@ -29,6 +30,7 @@ from sim.guest_fields import (
     ENTER,
     ERROR_HANDLER,
     FROZEN,
+    G_BELL,
     G_DISPATCH_HEAD,
     G_DISPATCH_TAIL,
     G_DRIVER,
@@ -328,6 +330,8 @@ def drain(mem, lines, st, tr, v, now):
             st[v + A_STATE] = RETURN
             return _hold(lines, st, v, q, now)
         vring.enable_cb_prepare(mem, lines, st, u64(st[q + G_DRIVER]), core)
+        if st[q + G_BELL]:
+            ring(st, u64(st[q + G_BELL]), now)
         st[v + A_STATE] = RECHECK
         return _hold(lines, st, v, q, now)
     st[v + A_STATE] = DRAIN

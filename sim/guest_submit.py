@@ -16,6 +16,7 @@ from sim.agents import (
     K_KICK_RETURN,
     K_KICK_SIGNAL,
     NEVER,
+    ring,
     wake,
     wrapped,
 )
@@ -26,6 +27,7 @@ from sim.guest_fields import (
     CALL,
     DONE,
     ENTER,
+    G_BELL,
     G_BUFFERS,
     G_DATA,
     G_DATA_STRIDE,
@@ -340,6 +342,8 @@ def add(mem, lines, st, tr, v, now):
     tr[row + record.R_AVAIL] = now + 1
     tr[row + record.R_KICK] = now + 1
     tr[row + record.R_PUBLISHED_COUNT] += 1
+    if st[q + G_BELL]:  # a device that polls sees it without a kick
+        ring(st, u64(st[q + G_BELL]), now)
     batch = u64(st[v + V_BATCH_LIST]) + TWO * u64(st[v + V_BATCH_COUNT])
     st[batch] = st[t + T_ROW]
     st[batch + ONE] = st[t + T_SERIAL]

@@ -8,6 +8,7 @@ kworkers.
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,15 +42,18 @@ class Kworkers:
     complete: Thread
 
 
-class HostPlan:
-    """Lays out the host side of a config.
+class DevicePlan:
+    """Lays out what any device has on the host: itself, and its side of each virtqueue.
 
-    `take` hands out words of the agents' state, `put` says what a word shall hold. `workers` are
-    the vhost workers, `cpus` the number of each one's host CPU, `kworkers` LIO's threads by that
-    number, `irq` the slots of the vectors (of request queues, then of control and event queue, if
-    anything can come over those), `vqs` the guest's side of each virtqueue. `targets` is where the
-    table of targets begins, `segments` the length of the longest request in pages.
+    `take` hands out words of the agents' state, `put` says what a word shall hold. `irq` are the
+    slots of the vectors (of request queues, then of control and event queue, if anything can come
+    over those), `vqs` the guest's side of each virtqueue. `targets` is where the table of targets
+    begins, `segments` the length of the longest request in pages.
     """
+
+    queue_words = backend.HOST_QUEUE_WORDS
+    personality = vring.KERNEL_VHOST
+    completer = 0  # what 6.1 has for the completions of all queues
 
     def __init__(
         self,
@@ -57,9 +61,6 @@ class HostPlan:
         *,
         take: Callable[..., int],
         put: Callable[[int, np.uint64, int], None],
-        workers: Sequence[Thread],
-        cpus: Sequence[int],
-        kworkers: Sequence[Kworkers],
         irq: Sequence[int],
         vqs: Sequence[Vq],
         targets: int,
@@ -70,23 +71,17 @@ class HostPlan:
         self.put = put
         self.num = config.device.virtqueue_size
         self.pieces = segments + SPARE_PIECES
-        self.workers = workers
         self.irq = irq
         self.vqs = vqs
-        self.bases = [take(backend.HOST_QUEUE_WORDS) for _ in vqs]
+        self.bases = [take(self.queue_words) for _ in vqs]
         self.devices = [take(vring.device_words(self.num)) for _ in vqs]
         self.vhost = take(vhost_scsi.DEVICE_WORDS)
         self._device(targets)
-        self.completer = self._completer(workers[0].base)
-        served = zip(config.worker_vqs, workers, strict=True)
-        worker_of = {vq: worker.base for group, worker in served for vq in group}
-        for vq in vqs:
-            self._vq(vq, worker_of[vq.index])
-        shared = {cpu: self._cpu(count) for cpu, count in Counter(cpus).items() if count > 1}
-        for worker, cpu in zip(workers, cpus, strict=True):
-            self._worker(worker, config.guest.vcpus + cpu, kworkers[cpu], shared.get(cpu, 0))
-        for pair in kworkers:
-            self._kworkers(pair)
+
+    @property
+    def requests(self) -> list[int]:
+        """Bases of the request queues."""
+        return self.bases[VQ_REQUEST_FIRST:]
 
     def init_rings(self, mem: npt.NDArray[np.uint8], st: npt.NDArray[np.int64]) -> None:
         """The device's side of fresh rings, once the arrays exist."""
@@ -95,7 +90,7 @@ class HostPlan:
         st[self.vhost + int(vhost_scsi.S_MEMORY)] = mem.size
         for vq, device in zip(self.vqs, self.devices, strict=True):
             v, ring = np.uint64(device), (vq.desc, vq.avail, vq.used)
-            vring.device_init(mem, st, v, self.num, *ring, features, base, vring.KERNEL_VHOST)
+            vring.device_init(mem, st, v, self.num, *ring, features, base, self.personality)
 
     # ---- the parts
 
@@ -190,6 +185,36 @@ class HostPlan:
         if vq >= VQ_REQUEST_FIRST:
             return self.irq[vq - VQ_REQUEST_FIRST]
         return self.irq[requests + vq] if len(self.irq) > requests else -1
+
+
+class HostPlan(DevicePlan):
+    """The device of kernel vhost-scsi, its workers, and LIO below.
+
+    `workers` are the vhost workers, `cpus` the number of each one's host CPU, `kworkers` LIO's
+    threads by that number; the rest is as for any device.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        workers: Sequence[Thread],
+        cpus: Sequence[int],
+        kworkers: Sequence[Kworkers],
+        **rest: Any,
+    ) -> None:
+        super().__init__(config, **rest)
+        self.workers = workers
+        self.completer = self._completer(workers[0].base)
+        served = zip(config.worker_vqs, workers, strict=True)
+        worker_of = {vq: worker.base for group, worker in served for vq in group}
+        for vq in self.vqs:
+            self._vq(vq, worker_of[vq.index])
+        shared = {cpu: self._cpu(count) for cpu, count in Counter(cpus).items() if count > 1}
+        for worker, cpu in zip(workers, cpus, strict=True):
+            self._worker(worker, config.guest.vcpus + cpu, kworkers[cpu], shared.get(cpu, 0))
+        for pair in kworkers:
+            self._kworkers(pair)
 
     def _cpu(self, workers: int) -> int:
         """A host CPU that so many workers share."""

@@ -130,9 +130,8 @@ def nothing_left(machine: Machine) -> list[str]:
         if st[due + slot] != agents.IDLE:
             cycle = st[due + slot] >> agents.SLOT_BITS
             broken.append(f'end: {name} still wants to run at cycle {cycle}')
-    for slot in machine.slots_of(agents.WORKER):
-        if machine.field(machine.bases[slot], backend.B_RING_ERRORS):
-            broken.append(f'ring: {machine.names[slot]} met malformed descriptors')
+    if frame.ring_errors(machine):
+        broken.append('ring: the device met malformed descriptors')
     return broken
 
 

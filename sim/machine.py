@@ -6,6 +6,7 @@ The world is five arrays: guest memory, line ownership, the agents' state, the t
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +16,14 @@ from sim import (
     backend,
     crossing,
     guest,
+    iothread,
     memory,
+    reactor,
     record,
     recorder,
     rng,
     target,
+    user_plan,
     wbt,
 )
 from sim.config import Config, Target
@@ -28,13 +32,14 @@ from sim.disks import fields as disks
 from sim.disks.build import DiskPlan, has_volatile_cache
 from sim.formats.disks import THROTTLED
 from sim.guest_plan import GuestPlan
-from sim.host_plan import HostPlan, Kworkers, Thread
+from sim.host_plan import DevicePlan, HostPlan, Kworkers, Thread
 from sim.jobs import JobBuilder, JobPlan
 from sim.layout import PAGE_SIZE, VQ_REQUEST_FIRST
 from sim.lio import ports
 from sim.lio.ports import TargetPlan
 from sim.lio.spec import LunSpec
 from sim.units import ns_to_cycles
+from sim.user_plan import UserPlan
 
 Words = npt.NDArray[np.int64]
 
@@ -132,6 +137,8 @@ WORDS_OF = {
     agents.LIO_SUBMIT: target.KWORKER_WORDS,
     agents.DISK: disks.DISK_WORDS,
     agents.LIO_COMPLETE: target.KWORKER_WORDS,
+    agents.NOTIFIER: crossing.CROSSING_WORDS,
+    **user_plan.WORDS,
 }
 
 
@@ -150,6 +157,8 @@ class _Builder:
         self.vcpus = config.guest.vcpus
         self.queues = min(config.device.num_queues, self.vcpus)
         self.segments = max(-(-size // PAGE_SIZE) for size in config.longest)
+        self.host_kind = user_plan.host_kind(config)
+        self.kick_kind = agents.KICK if self.host_kind == agents.WORKER else agents.NOTIFIER
         self.depth = max(job.iodepth for job in config.jobs)
         self.worker_cpus = config.worker_cpus
         self.cpus = max(self.worker_cpus) + 1
@@ -175,6 +184,8 @@ class _Builder:
         """Kind and name of every agent. Whatever is there more than once in newer configs comes
         last, so that the slots of older ones stay.
         """
+        if self.host_kind != agents.WORKER:
+            return self._slots_of_user_space()
         more_workers, more_cpus = range(1, len(self.worker_cpus)), range(1, self.cpus)
         return [
             *((agents.VCPU, f'vcpu{i}') for i in range(self.vcpus)),
@@ -191,6 +202,16 @@ class _Builder:
             *((agents.IRQ, name) for name in ('irq_control', 'irq_event')[: self.rare]),
         ]
 
+    def _slots_of_user_space(self) -> list[tuple[int, str]]:
+        """The same for a device that a thread of user space serves."""
+        return [
+            *((agents.VCPU, f'vcpu{i}') for i in range(self.vcpus)),
+            *((agents.NOTIFIER, f'kick{i}') for i in range(self.vcpus)),
+            *((agents.IRQ, f'irq{i}') for i in range(self.queues)),
+            (self.host_kind, user_plan.NAMES[self.host_kind]),
+            *((agents.DISK, f'disk{i or ""}') for i in range(len(self.config.disks))),
+        ]
+
     def build(self) -> Machine:
         slots = self._slots()
         self.kinds, self.names = zip(*slots, strict=True)
@@ -203,21 +224,13 @@ class _Builder:
             take_bytes=self.bytes.take,
             put=self.put,
             vcpu=self.vcpu,
-            kick=self._slots_of(agents.KICK),
+            kick=self._slots_of(self.kick_kind),
             segments=self.segments,
         )
         self.targets = self._luns()
-        pairs = zip(
-            self._threads(agents.LIO_SUBMIT), self._threads(agents.LIO_COMPLETE), strict=True
-        )
-        self.kworkers = [Kworkers(submit=submit, complete=done) for submit, done in pairs]
-        self.host = HostPlan(
-            self.config,
+        self.host = self._host(
             take=self.words.take,
             put=self.put,
-            workers=self._threads(agents.WORKER),
-            cpus=self.worker_cpus,
-            kworkers=self.kworkers,
             irq=self._slots_of(agents.IRQ),
             vqs=self.guest.vqs,
             targets=self.targets,
@@ -231,6 +244,29 @@ class _Builder:
         self.guest.init_rings(machine.mem, machine.lines, machine.st)
         self.host.init_rings(machine.mem, machine.st)
         return machine
+
+    def _host(self, **device: Any) -> DevicePlan:
+        """The device and whoever serves it."""
+        if self.host_kind != agents.WORKER:
+            return UserPlan(
+                self.config,
+                self.costs,
+                thread=self._threads(self.host_kind)[0],
+                guest_queues=self.guest.requests,
+                all_disks=self.disks,
+                **device,
+            )
+        pairs = zip(
+            self._threads(agents.LIO_SUBMIT), self._threads(agents.LIO_COMPLETE), strict=True
+        )
+        self.kworkers = [Kworkers(submit=submit, complete=done) for submit, done in pairs]
+        return HostPlan(
+            self.config,
+            workers=self._threads(agents.WORKER),
+            cpus=self.worker_cpus,
+            kworkers=self.kworkers,
+            **device,
+        )
 
     def _slots_of(self, kind: int) -> list[int]:
         return [slot for slot, k in enumerate(self.kinds) if k == kind]
@@ -366,6 +402,8 @@ class _Builder:
 
     def _worker_cores(self) -> list[str]:
         """The host CPUs of the workers, each under the name of the first worker on it."""
+        if self.host_kind != agents.WORKER:
+            return [user_plan.NAMES[self.host_kind]]
         workers = self._slots_of(agents.WORKER)
         return [self.names[workers[self.worker_cpus.index(cpu)]] for cpu in range(self.cpus)]
 
@@ -374,7 +412,7 @@ class _Builder:
     def _crossings(self) -> None:
         """Kicks lead to the host's queues, interrupts to the guest's."""
         table = self._table(self.host.bases)
-        for vcpu, base in zip(self.vcpu, self._bases_of(agents.KICK), strict=True):
+        for vcpu, base in zip(self.vcpu, self._bases_of(self.kick_kind), strict=True):
             self.put(base, crossing.C_VCPU, vcpu)
             self.put(base, crossing.C_HOST_QUEUES, table)
         queues = self.guest.requests + self.guest.bases[: self.rare]
@@ -421,7 +459,9 @@ class _Builder:
         """The disk of one LUN."""
         host, base = self.config.host, self.disks[index]
         self.put(base, disks.D_SLOT, self._slots_of(agents.DISK)[index])
-        self.put(base, disks.D_LIO_SUBMIT, self.kworkers[0].submit.base)
+        in_kernel = self.host_kind == agents.WORKER
+        if in_kernel:
+            self.put(base, disks.D_LIO_SUBMIT, self.kworkers[0].submit.base)
         plan = DiskPlan(
             self.words.take,
             lambda base, name, value: self.writes.append((base + name, value)),
@@ -432,7 +472,7 @@ class _Builder:
             lun=index,
         )
         plan.write(commands=self.num * self.queues, null_service=self.costs.null_service)
-        if host.kernel in THROTTLED and spec.wbt_lat:
+        if in_kernel and host.kernel in THROTTLED and spec.wbt_lat:
             self.put(base, disks.D_WBT, self._throttle(spec))
 
     def _throttle(self, spec: Target) -> int:
@@ -489,4 +529,7 @@ def states_of(kind: int) -> list[str]:
         agents.IRQ: list(crossing.IRQ_STATES),
         agents.LIO_SUBMIT: target.STATES,
         agents.LIO_COMPLETE: target.STATES,
+        agents.NOTIFIER: list(crossing.KICK_STATES),
+        agents.REACTOR: reactor.STATES,
+        agents.IOTHREAD: iothread.STATES,
     }.get(kind, ['idle'])

@@ -241,6 +241,7 @@ def _report(
         'hypothetical': list(config.agreed.hypothetical),
         'event_digest': event_digest(world),
         'record': config.run.record,
+        'host_thread': frame.host_thread(world),
         'simulated_seconds': end / config.host.cpu_hz,
         'wall_seconds': wall_seconds,
         'wall_io_per_second': completed / wall_seconds,

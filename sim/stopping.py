@@ -24,6 +24,7 @@ from sim.config import Config
 from sim.control import Action
 from sim.engine import Engine
 from sim.errors import ConfigError
+from sim.features import STACKS
 from sim.power import Host, switch_on
 from sim.run import Phases, Result, run
 from sim.stop_checks import Watch, in_flight
@@ -227,6 +228,11 @@ def stop(
     if config.run.record != 'full':
         raise ConfigError(
             f'run.record={config.run.record}: a stop looks at every request; use run.record=full'
+        )
+    if STACKS[config.device.driver] != 'vhost-scsi':
+        raise ConfigError(
+            f'device.driver={config.device.driver}: the stop of kernel vhost-scsi is modelled, not '
+            'its; use vhost-scsi-pci'
         )
     stopping = Stopping(config, plan)
     result = run(config, attend=stopping.attend)

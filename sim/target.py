@@ -31,7 +31,7 @@ from sim.agents import (
 )
 from sim.disks import medium
 from sim.disks.events import due
-from sim.disks.fields import D_LIO_SUBMIT, D_WBT
+from sim.disks.fields import D_LIO_SUBMIT, D_THREAD, D_WBT
 from sim.jit import kernel
 from sim.lio import sbc
 from sim.lio.command import FAILED, MEDIUM
@@ -47,6 +47,7 @@ from sim.se_cmd import (
     X_STATE,
     X_STATUS,
 )
+from sim.user_fields import collect
 
 u64 = np.uint64
 ONE, TWO = u64(1), u64(2)
@@ -203,7 +204,8 @@ def complete_next(st, w, now):
 @kernel
 def disk_step(mem, st, tr, media, disk, now):
     """One event of the medium; a command that it ends goes to LIO's completion kworker on
-    the CPU that submitted it.
+    the CPU that submitted it. Where a thread of user space drives the disk (D_THREAD), it goes to
+    that thread's completion queue.
     """
     command = medium.step(st, disk, now)
     if command >= 0:
@@ -216,8 +218,11 @@ def disk_step(mem, st, tr, media, disk, now):
         tr[u64(st[x + X_ROW]) + record.R_DONE] = now + 1
         if st[disk + D_WBT]:
             _throttle_done(st, disk, x, now)
-        w = u64(st[u64(st[x + X_LIO]) + W_PEER])
-        _complete(st, w, x, now, st[x + X_STATUS] == scsi.GOOD)
+        if st[disk + D_THREAD]:
+            collect(st, u64(st[disk + D_THREAD]), x, now)
+        else:
+            w = u64(st[u64(st[x + X_LIO]) + W_PEER])
+            _complete(st, w, x, now, good)
     return due(st, disk)
 
 

@@ -131,7 +131,7 @@ def gathered(mem, st, entry, offset, size):
 
 
 @kernel
-def _word(mem, st, entry, offset, whole):
+def word(mem, st, entry, offset, whole):
     """Eight big-endian bytes of a header; `whole`: it lies in one piece."""
     if whole:
         return swapped(np.int64(load64(mem, u64(st[entry]) + offset)))
@@ -139,7 +139,7 @@ def _word(mem, st, entry, offset, whole):
 
 
 @kernel
-def _charge_header(lines, st, core, entry, size):
+def charge_header(lines, st, core, entry, size):
     """The worker reads the header."""
     while size > 0:
         part = min(size, st[entry + ONE])
@@ -161,7 +161,7 @@ def _command_too_long(st, x):
 
 
 @kernel
-def _map(st, x, entry, count, skip, room):
+def map_buffers(st, x, entry, count, skip, room):
     """Data segments: what `count` buffers hold behind their first `skip` bytes.
 
     Returns how many bytes that is, -1 if the command has no room for so many pieces.
@@ -187,7 +187,7 @@ def _map(st, x, entry, count, skip, room):
 
 
 @kernel
-def _answer_to(st, x, entry, count, limit, room):
+def answer_to(st, x, entry, count, limit, room):
     """Where the response goes: into the first buffer, or across up to `limit` of them.
 
     False: the command has no room for so many pieces.
@@ -256,10 +256,10 @@ def _map_data(st, s, buffers, x, protection):
     total = np.int64(0)
     st[x + X_SEGMENTS] = 0
     if st[x + X_DIRECTION] == TO_DEVICE:
-        total = _map(st, x, entry, out, st[s + S_HEADER] + protection, room)
+        total = map_buffers(st, x, entry, out, st[s + S_HEADER] + protection, room)
     elif st[x + X_DIRECTION] == FROM_DEVICE:
         first, count = entry + TWO * u64(out), st[buffers + vring.B_IN]
-        total = _map(st, x, first, count, RESP_SIZE + protection, room)
+        total = map_buffers(st, x, first, count, RESP_SIZE + protection, room)
     st[x + X_SPACE] = total
     crowded = (total >> 12) + TWO_PAGES * st[x + X_SEGMENTS] > MAX_SGLS
     return total >= 0 and not (crowded and payload.pages(st, x) > MAX_SGLS)
@@ -280,18 +280,18 @@ def receive(mem, lines, st, core, s, buffers, x):
         return BAD_TARGET
     entry = buffers + vring.B_ENTRIES
     whole = st[entry + ONE] >= header
-    _charge_header(lines, st, core, entry, header)
-    address = _word(mem, st, entry, u64(0), whole)
+    charge_header(lines, st, core, entry, header)
+    address = word(mem, st, entry, u64(0), whole)
     if (address >> 56) & 0xFF != 1:
         return BAD_TARGET
     target = ports.find_target(st, st[s + S_TARGETS], (address >> 48) & 0xFF)
     if target == 0:
         return BAD_TARGET
     cdb = REQ_PI_CDB if header == REQ_PI_SIZE else REQ_CDB
-    st[x + X_CDB] = _word(mem, st, entry, cdb, whole)
-    st[x + X_CDB_1] = _word(mem, st, entry, cdb + u64(8), whole)
-    st[x + X_CDB_2] = _word(mem, st, entry, cdb + u64(16), whole)
-    st[x + X_CDB_3] = _word(mem, st, entry, cdb + u64(24), whole)
+    st[x + X_CDB] = word(mem, st, entry, cdb, whole)
+    st[x + X_CDB_1] = word(mem, st, entry, cdb + u64(8), whole)
+    st[x + X_CDB_2] = word(mem, st, entry, cdb + u64(16), whole)
+    st[x + X_CDB_3] = word(mem, st, entry, cdb + u64(24), whole)
     if whole:
         st[x + X_ATTRIBUTE] = np.int64(mem[u64(st[entry]) + REQ_TASK_ATTR])
     else:
@@ -306,14 +306,14 @@ def receive(mem, lines, st, core, s, buffers, x):
         return BAD_TARGET if st[s + S_KERNEL] < 612 else DROPPED
     first = entry + TWO * u64(st[buffers + vring.B_OUT])
     limit = RESP_SIZE if st[s + S_KERNEL] >= 702 else 1024
-    if not _answer_to(st, x, first, st[buffers + vring.B_IN], limit, st[s + S_ROOM]):
+    if not answer_to(st, x, first, st[buffers + vring.B_IN], limit, st[s + S_ROOM]):
         return DROPPED
-    _reset(st, x, target)
+    reset_command(st, x, target)
     return READY if server.prepare(st, x, u64(target), (address >> 32) & 0x3FFF) else FAILED
 
 
 @kernel
-def _reset(st, x, target):
+def reset_command(st, x, target):
     """A command about which nothing is known yet."""
     st[x + X_TARGET] = target
     st[x + X_STATUS] = scsi.GOOD
@@ -341,13 +341,16 @@ def _spread(mem, lines, st, core, entry, count, size):
 
 
 @kernel
-def reply(mem, lines, st, core, x):
-    """Write the command's response; False where it has no room (nothing is posted then)."""
+def reply(mem, lines, st, core, x, code):
+    """Write the command's response; False where it has no room (nothing is posted then).
+
+    `code` is virtio-scsi's response, S_OK for whatever the target has answered.
+    """
     response, status, resid = st[x + X_RESPONSE], st[x + X_STATUS], st[x + X_RESID]
     sense, info, descriptor = st[x + X_SENSE], st[x + X_INFO], st[x + X_DESCRIPTOR]
     if st[x + X_PIECES] == 0 and response != FAULT:
         scsi.write_response(
-            mem, lines, core, response, S_OK, status, resid, sense, info, descriptor
+            mem, lines, core, response, code, status, resid, sense, info, descriptor
         )
         return True
     entry = x + X_DATA + TWO * u64(st[x + X_SEGMENTS])
@@ -355,7 +358,7 @@ def reply(mem, lines, st, core, x):
     index = 0
     for _ in range(st[x + X_PIECES]):
         for place in range(st[entry + ONE]):
-            value = scsi.response_byte(index, S_OK, status, resid, sense, info, descriptor)
+            value = scsi.response_byte(index, code, status, resid, sense, info, descriptor)
             mem[u64(st[entry] + place)] = value
             index += 1
         entry += TWO
@@ -399,4 +402,4 @@ def serve(memory, state, blocks, s, buffers, x):
         return BAD_TARGET if sent else DROPPED
     if verdict == READY and server.execute(mem, st, x) == MEDIUM:
         sbc.transfer(mem, st, media, x)
-    return verdict if reply(mem, None, st, 0, x) else DROPPED
+    return verdict if reply(mem, None, st, 0, x, S_OK) else DROPPED

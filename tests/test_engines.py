@@ -110,6 +110,27 @@ def hosts(draw, queues):
 
 
 @st.composite
+def stacks(draw, queues):
+    """A driver and who serves it: sections device, host, qemu."""
+    driver = draw(st.sampled_from(['vhost-scsi-pci'] * 3 + ['vhost-user-scsi-pci', QEMU, QEMU]))
+    if driver == 'vhost-scsi-pci':
+        device, host = draw(hosts(queues))
+        return {'device': device | {'driver': driver}, 'host': host}
+    if driver != QEMU:
+        return {'device': {'driver': driver}}
+    polling = {
+        'poll_max_ns': draw(st.sampled_from([0, 4000, 32768])),
+        'poll_grow': draw(st.integers(0, 3)),
+        'poll_shrink': draw(st.integers(0, 2)),
+    }
+    version = draw(st.sampled_from(['7.2', '9.2', '10.2']))
+    return {'device': {'driver': driver}, 'qemu': polling | {'version': version}}
+
+
+QEMU = 'virtio-scsi-pci'
+
+
+@st.composite
 def actions(draw):
     """Tasks of the error handler, LUNs that come and go."""
     at = st.integers(0, 900).map(lambda us: f'{us}us')
@@ -167,11 +188,14 @@ def configs(draw):
     queues, vcpus = draw(st.integers(1, 4)), draw(st.integers(1, 4))
     if polled and min(queues, vcpus) > 1 and workload['ioengine'] == 'io_uring':
         workload['hipri'] = draw(st.booleans())
-    device, host = draw(hosts(min(queues, vcpus)))
+    stack = draw(stacks(min(queues, vcpus)))
+    in_kernel = stack['device']['driver'] == 'vhost-scsi-pci'
+    if stack['device']['driver'] == 'vhost-user-scsi-pci':
+        target['luns'] = 1  # of a target there
     return load(
         workload=workload,
-        host=host,
-        device=device
+        **{name: keys for name, keys in stack.items() if name != 'device'},
+        device=stack['device']
         | {
             'num_queues': queues,
             'virtqueue_size': draw(st.sampled_from([32, 128])),
@@ -191,7 +215,7 @@ def configs(draw):
         target=target,
         run={'seed': draw(st.integers(0, 2**32)), 'hypothetical': True},
         costs={'guest.sched_slice': draw(st.sampled_from(['30us', '3ms']))},
-        **(draw(actions()) if draw(st.integers(0, 2)) == 0 else {}),
+        **(draw(actions()) if in_kernel and draw(st.integers(0, 2)) == 0 else {}),
     )
 
 

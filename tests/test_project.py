@@ -183,6 +183,7 @@ def test_only_plot_imports_matplotlib():
     }
     assert users <= {
         "sim.analysis.plot",
+        "sim.analysis.plot_backends",
         "sim.analysis.plot_disks",
         "sim.analysis.plot_drain",
         "sim.analysis.plot_validation",

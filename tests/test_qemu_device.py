@@ -70,7 +70,6 @@ def test_what_changes_nothing_is_noted():
         ('vhost-scsi-pci,=4', 'without a name'),
         ('', 'without a name'),
         ('{"driver": ', 'not valid JSON'),
-        ('virtio-scsi-pci', 'virtio-scsi-pci is not modelled yet; use vhost-scsi-pci'),
         ('vhost-scsi', 'vhost-scsi is not modelled yet'),
         ('e1000', 'is none of vhost-scsi-pci'),
     ],

@@ -195,7 +195,7 @@ def test_run_prints_one_json_object_with_the_documented_keys(capsys):
         (['--set', 'device.virtqueue_size=100'], 'power of two'),
         (['--set', 'run.preset=nosuch'], 'icx-2.6ghz'),
         (['--set', 'costs.kick.exit_to_kernel_roundtip=1us'], 'exit_to_kernel_roundtrip'),
-        (['--set', 'costs.guest.submit_per_cmd_batched=1ns'], 'cache-line'),
+        (['--set', 'costs.guest.submit_per_cmd_batched=1ns'], 'cache lines'),
         (['--fio', '/nonexistent.fio'], 'nonexistent'),
         (['--device', 'vhost-scsi-pci,packed=on'], 'RING_PACKED'),
         (['--engine', 'warp'], 'engine'),

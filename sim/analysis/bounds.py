@@ -11,6 +11,7 @@ from sim.analysis.theory import asymptotic_bounds
 from sim.config import Config, Target
 from sim.costs import Costs, of_config
 from sim.disks import network
+from sim.features import STACKS
 
 
 def bounds(config: Config) -> tuple[float, float]:
@@ -33,11 +34,19 @@ def bounds(config: Config) -> tuple[float, float]:
 def minimal_demands(config: Config, costs: Costs) -> list[tuple[float, float]]:
     """(cycles per request, servers) of every station that a request must pass."""
     vcpus = sum(config.jobs[j].numjobs for j in config.phases[0])
+    guest = (costs.guest_submit + costs.guest_complete, vcpus)
+    stack = STACKS[config.device.driver]
+    if stack != 'vhost-scsi':
+        reactor = costs.reactor_submit + costs.reactor_complete
+        pop, rest = costs.iothread_pop + costs.iothread_submit, costs.iothread_complete
+        iothread = pop + costs.iothread_issue + rest
+        thread = reactor if stack == 'vhost-user-scsi' else iothread
+        return [guest, (thread, 1), *disk_demands(config, costs)]
     direct = config.host.submit_type == 'direct'
     submit = costs.lio_submit if direct else costs.worker_submit
     kworker = 0 if direct else costs.lio_submit
     return [
-        (costs.guest_submit + costs.guest_complete, vcpus),
+        guest,
         (costs.worker_pop + submit + costs.worker_complete, 1),
         (kworker, 1),
         *disk_demands(config, costs),

@@ -12,7 +12,18 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sim import agents, backend, crossing, guest, job_fields, record, recorder, wbt
+from sim import (
+    agents,
+    backend,
+    crossing,
+    guest,
+    job_fields,
+    record,
+    recorder,
+    user_fields,
+    user_plan,
+    wbt,
+)
 from sim.config import Config
 from sim.disks import fields as disks
 from sim.histogram import LIMIT_NS, LOWEST_NS, WIDTH_NS, Histogram
@@ -68,6 +79,7 @@ def counters(machine: Machine) -> dict[str, int]:
     vcpus = [machine.bases[slot] for slot in machine.slots_of(agents.VCPU)]
     irqs = [machine.bases[slot] for slot in machine.slots_of(agents.IRQ)]
     workers = [machine.bases[slot] for slot in machine.slots_of(agents.WORKER)]
+    threads = threads_of(machine)
 
     def total(bases: list[int] | tuple[int, ...], name: np.uint64) -> int:
         return sum(machine.field(base, name) for base in bases)
@@ -84,12 +96,14 @@ def counters(machine: Machine) -> dict[str, int]:
         'signals': total(machine.host_queues, backend.Q_SIGNALS),
         'signals_suppressed': total(machine.host_queues, backend.Q_SIGNALS_SUPPRESSED),
         'vcpu_wakes': total(irqs, crossing.C_WAKES),
-        'worker_wakes': total(workers, backend.B_WAKES),
+        'worker_wakes': total(workers, backend.B_WAKES) + total(threads, user_fields.T_WAKES),
         'worker_requeues': total(workers, backend.B_REQUEUES),
-        'ring_errors': total(workers, backend.B_RING_ERRORS),
+        'ring_errors': ring_errors(machine),
         'requests_dropped': total(workers, backend.B_DROPPED)
-        + total(machine.host_queues, backend.Q_DROPPED),
-        'requests_bad_target': total(workers, backend.B_BAD_TARGETS),
+        + total(machine.host_queues, backend.Q_DROPPED)
+        + total(threads, user_fields.T_DROPPED),
+        'requests_bad_target': total(workers, backend.B_BAD_TARGETS)
+        + total(threads, user_fields.T_REFUSED),
         'requests_task_set_full': total(workers, backend.B_TASK_SET_FULL),
         'context_switches': total(vcpus, guest.V_SWITCHES),
         'requests_requeued': total(vcpus, guest.V_REQUEUES),
@@ -99,6 +113,23 @@ def counters(machine: Machine) -> dict[str, int]:
         'steps': int(machine.st[int(agents.H_STEPS)]),
         **disk_counters(machine),
     }
+
+
+def threads_of(machine: Machine) -> list[int]:
+    """Bases of the threads of user space that serve the device: a reactor, an IOThread."""
+    return [machine.bases[s] for kind in agents.THREAD_KINDS for s in machine.slots_of(kind)]
+
+
+def host_thread(machine: Machine) -> str:
+    """The name of what serves the rings: vhost, reactor or iothread."""
+    return user_plan.NAMES[user_plan.kind_of(machine.kinds)]
+
+
+def ring_errors(machine: Machine) -> int:
+    """How often the device met malformed descriptors or requests."""
+    workers = [machine.bases[slot] for slot in machine.slots_of(agents.WORKER)]
+    found = sum(machine.field(base, backend.B_RING_ERRORS) for base in workers)
+    return found + sum(machine.field(b, user_fields.T_RING_ERRORS) for b in threads_of(machine))
 
 
 def backlog_max(requests: pd.DataFrame) -> int:
@@ -144,11 +175,17 @@ def disk_counters(machine: Machine) -> dict[str, int]:
 
 
 def busy_cycles(machine: Machine) -> dict[str, int]:
-    """Cycles in which each CPU agent did something; the disk's are summed over its lanes."""
+    """Cycles in which each CPU agent did something; the disk's are summed over its lanes.
+
+    `<thread>.polling`: cycles that a thread of user space has spent on rounds that found nothing.
+    """
     busy = {}
     for slot, kind in enumerate(machine.kinds):
         if kind in agents.CPU_KINDS:
             busy[machine.names[slot]] = machine.field(machine.bases[slot], agents.A_BUSY)
+            if kind in agents.THREAD_KINDS:
+                spun = machine.field(machine.bases[slot], user_fields.T_SPUN)
+                busy[f'{machine.names[slot]}.polling'] = spun
         elif kind == agents.DISK:
             base = machine.bases[slot]
             name = machine.names[slot]

@@ -177,6 +177,8 @@ def ratio_of_batches(above: ArrayLike, below: ArrayLike) -> Ratio:
     joined = max(1, len(top) // BATCHES_WANTED)
     while len(top) // joined >= BATCHES_LEAST:
         tops, bottoms = _joined(top, joined), _joined(bottom, joined)
+        if not bottoms.sum():  # all of it was in the oldest batches, which are left out
+            break
         residuals = tops - value * bottoms
         residuals -= residuals.mean()  # the oldest batches may have been left out
         count, power = len(residuals), float((residuals * residuals).sum())

@@ -45,8 +45,9 @@ LANES, SSD, HDD, OUTSIDE = range(4)
     D_PART,  # base of what only its kind has
     D_NETWORK,  # base, 0 for none
     D_FAULTS,  # base, 0 for none
-) = map(u64, range(A_FIELDS, A_FIELDS + 30))
-DISK_WORDS = A_FIELDS + 30
+    D_THREAD,  # base of the thread of user space that has its completions, 0: LIO has them
+) = map(u64, range(A_FIELDS, A_FIELDS + 31))
+DISK_WORDS = A_FIELDS + 31
 
 # A service: a random time (sim.disks.service).
 (

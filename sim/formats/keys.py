@@ -50,12 +50,15 @@ class Device:
     driver: str = key(
         'vhost-scsi-pci', 'choice', 'the device',
         choices=('vhost-scsi-pci', 'vhost-scsi', 'vhost-user-scsi-pci', 'virtio-scsi-pci'),
-        only=('vhost-scsi-pci',),
+        only=('vhost-scsi-pci', 'vhost-user-scsi-pci', 'virtio-scsi-pci'),
     )  # fmt: skip
     num_queues: int = key(
         AUTO, 'int', 'request queues; auto is one per vCPU (QEMU 4.2: one)', low=1, high=1021
     )
-    virtqueue_size: int = key(128, 'int', 'entries of a ring, a power of two', high=1024)
+    virtqueue_size: int = key(
+        AUTO, 'int', 'entries of a ring, a power of two; auto is 128, virtio-scsi-pci 256 (QEMU '
+        '4.2: 128)', high=1024,
+    )  # fmt: skip
     cmd_per_lun: int = key(128, 'int', 'queue depth of a LUN', low=1, high=2**32 - 1)
     max_sectors: int = key(65535, 'int', 'longest transfer in sectors of 512', low=1, high=65535)
     seg_max_adjust: bool = key(True, 'bool', 'seg_max is virtqueue_size - 2; off: 126')
@@ -72,7 +75,9 @@ class Device:
     indirect_desc: bool = key(True, 'bool', 'VIRTIO_RING_F_INDIRECT_DESC')
     in_order: bool = key(False, 'bool', 'VIRTIO_F_IN_ORDER')
     t10_pi: bool = key(False, 'bool', 'protection information (T10 PI)', only=(False,))
-    hotplug: bool = key(False, 'bool', 'LUN hot-plug events')
+    hotplug: bool = key(
+        AUTO, 'bool', 'LUN hot-plug events; auto is off, on with the other two drivers'
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +118,17 @@ class Qemu:
     version: str = key(
         '10.2', 'choice', 'whose defaults apply',
         choices=('4.2', '5.2', '7.2', '8.2', '9.2', '10.0', '10.1', '10.2'),
+    )  # fmt: skip
+    poll_max_ns: int = key(
+        32768, 'int', "the IOThread's poll-max-ns: longest time of polling, 0 for none, in ns",
+        high=10**9,
+    )  # fmt: skip
+    poll_grow: int = key(
+        0, 'int', "the IOThread's poll-grow: factor by which polling grows, 0 for 2", high=1000
+    )
+    poll_shrink: int = key(
+        0, 'int', "the IOThread's poll-shrink: divisor by which it shrinks, 0 for to nothing",
+        high=1000,
     )  # fmt: skip
 
 

@@ -21,6 +21,9 @@ NOTED = {
     'multifunction': 'the place on the PCI bus costs nothing here',
     'vectors': 'each request queue has a vector of its own',
     'vhostfd': 'no file is opened',
+    'chardev': 'no socket is opened',
+    'iothread': 'an IOThread serves the device anyway',
+    'param_change': 'no events are modelled',
     'rombar': 'the firmware is not modelled',
     'romfile': 'the firmware is not modelled',
     'any_layout': 'Linux lays out its requests the same way with and without',
@@ -28,6 +31,16 @@ NOTED = {
     'queue_reset': 'no queue is reset',
     'disable_legacy': 'the guest driver is a modern one',
     'ats': 'there is no IOMMU',
+}
+# Of those, the ones that not every driver has.
+OWN_NOTED = {
+    'vhostfd': ('vhost-scsi-pci', 'vhost-scsi'),
+    'chardev': ('vhost-user-scsi-pci',),
+    'iothread': ('virtio-scsi-pci',),
+    'param_change': ('virtio-scsi-pci', 'vhost-user-scsi-pci'),
+}
+NOT_MODELLED = {
+    'iothread_vq_mapping': 'several IOThreads for one device are not modelled yet; use iothread=',
 }
 # Understood, with one value that is modelled.
 ONLY = {
@@ -70,10 +83,15 @@ def parse_pairs(given: Sequence[tuple[str, object]]) -> tuple[dict[str, Given], 
     known = {field.name for field in fields(Device)}
     found: dict[str, Given] = {}
     notes: list[str] = []
+    driver = next((str(value) for name, value in given if name == 'driver'), '')
     for name, value in given:
         key = fold(name)
         if key in known:
             found[key] = Given(value, WHERE)
+        elif driver and driver not in OWN_NOTED.get(key, (driver,)):
+            raise ConfigError(f'{WHERE}: {driver} has no property {name}; take it out')
+        elif key in NOT_MODELLED:
+            raise ConfigError(f'{WHERE}: {name}: {NOT_MODELLED[key]}')
         elif key in NOTED:
             notes.append(f'{WHERE}: {name} has no effect here: {NOTED[key]}')
         elif key in ONLY:
@@ -83,6 +101,9 @@ def parse_pairs(given: Sequence[tuple[str, object]]) -> tuple[dict[str, Given], 
         else:
             close = nearest(key, {*known, *NOTED, *ONLY})
             raise ConfigError(f'{WHERE}: no property {shown(name)}; the nearest is {close!r}')
+    if driver == 'virtio-scsi-pci' and 'iothread' not in {fold(name) for name, _ in given}:
+        notes.append(f"{WHERE}: without iothread= QEMU's main loop would serve the device; here an "
+                     'IOThread does')
     return found, notes
 
 

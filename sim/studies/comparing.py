@@ -20,6 +20,8 @@ SHOWN = (
     'line_transfers_per_request',
     'busy.vcpu0',
     'busy.vhost',
+    'busy.reactor',
+    'busy.iothread',
 )
 
 

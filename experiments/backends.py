@@ -1,0 +1,176 @@
+"""Kernel vhost-scsi, SPDK's polling reactor, QEMU's IOThread: what does each make of one disk?
+
+Method: the same guest, the same seed - so the same requests and the same service times - and the
+same disk behind the three devices, at iodepth 1 and 64: kernel vhost-scsi-pci, vhost-user-scsi-pci
+with SPDK, virtio-scsi-pci with an IOThread, the last also without polling (qemu.poll_max_ns=0) and
+with packed rings. Two disks: a fast one (10 us), and a null disk that shows the path alone. Each
+device has its own defaults (rings of 128 or 256 entries). Two jobs, as in the published comparison
+of kernel vhost-scsi and SPDK, by which SPDK is 9.8 us ahead at depth 1.
+
+Expect: at depth 1 SPDK ahead of the kernel by about 10 us (two wakes, two hops to LIO, the kick),
+the IOThread between the two as long as it polls. At depth 64 the guest's two vCPUs bound what SPDK
+and the kernel worker do, and the IOThread's 4.2 us of CPU time per request bound it. A reactor
+takes no kick at all, and its core is busy or polling all the time. A minute on two cores, --quick
+under half of that, behind the compilation of the kernels.
+
+Two latencies: up to the completion in the guest's driver (mean_us, the stages), and up to fio's
+reaping it (fio_lat_*), which is the one that grows where the guest's CPUs are the bound.
+
+Writes backends.csv and two figures: backends.png (IOPS, fio's latency, CPU time, kicks and
+interrupts by backend and depth) and stages.png (where the time goes at depth 1).
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from experiments import command
+from sim.options import config_sources
+
+DEPTHS = (1, 64)
+REQUESTS, REQUESTS_QUICK = 20_000, 3000
+JOBS = 2
+
+QEMU = 'device.driver=virtio-scsi-pci'
+BACKENDS = {
+    'kernel vhost-scsi': ['device.driver=vhost-scsi-pci'],
+    'SPDK reactor': ['device.driver=vhost-user-scsi-pci'],
+    'QEMU IOThread': [QEMU],
+    'IOThread, no polling': [QEMU, 'qemu.poll_max_ns=0'],
+    'IOThread, packed ring': [QEMU, 'device.packed=on'],
+}
+DISKS = {
+    '10 µs': ['target.kind=exponential', 'target.service=10us'],
+    'null': ['target.kind=null'],
+}
+
+# SPDK Vhost Performance Report 24.05, Intel, 2024-07: Xeon Gold 6348, one NVMe drive shared by two
+# VMs, 4 KiB random reads, one job each at depth 1: 92.00 us by kernel vhost-scsi, 82.24 by SPDK.
+PUBLISHED_GAP_US = 92.00 - 82.24
+
+
+def experiment(options: argparse.Namespace) -> dict[str, Any]:
+    """Run every backend on every disk at every depth; config, seed, rows and violations."""
+    from sim.config import load
+    from sim.sweep import load_report
+
+    extra = [
+        f'workload.number_ios={REQUESTS_QUICK if options.quick else REQUESTS}',
+        f'workload.numjobs={JOBS}',
+        *command.sets_of(options),
+    ]
+
+    def at(disk: str, depth: int, backend: str) -> Any:
+        sets = [f'workload.iodepth={depth}', *DISKS[disk], *BACKENDS[backend], *extra]
+        return load(**config_sources(options), sets=sets)
+
+    points = [(disk, depth, backend) for disk in DISKS for depth in DEPTHS for backend in BACKENDS]
+    configs = [at(*point) for point in points]
+    base = configs[0]
+    for note in base.notes:
+        print(f'note: {note}', file=sys.stderr)
+    places = command.sweep(options, configs)
+    reports = [load_report(place) for place in places]
+    rows = [row_of(*point, report) for point, report in zip(points, reports, strict=True)]
+    draw(Path(options.out), base, rows)
+    return {
+        'config': base.effective(),
+        'seed': base.run.seed,
+        'rows': rows,
+        'violations': [broken for report in reports for broken in report['violations']],
+        'gap_us': gap_us(rows),
+    }
+
+
+def row_of(disk: str, depth: int, backend: str, report: dict[str, Any]) -> dict[str, Any]:
+    """One line of the table."""
+    count, seconds = report['requests_completed'], report['simulated_seconds']
+    busy = report['busy']
+    thread = report['host_thread']
+    host = [name for name in busy if name.startswith((thread, 'lio_'))]
+    spun = [name for name in host if name.endswith('.polling')]
+
+    def per_request(names: list[str]) -> float:
+        return sum(busy[name] for name in names) * seconds / count * 1e6
+
+    latency, fio = report['latency_ns'], report['fio_lat_ns']
+    return {
+        'disk': disk,
+        'backend': backend,
+        'iodepth': depth,
+        'iops': report['iops'],
+        'mean_us': latency['mean'] / 1e3,
+        'fio_lat_mean_us': fio['mean'] / 1e3,
+        'fio_lat_p99_us': None if fio['p99'] is None else fio['p99'] / 1e3,
+        'host_cpu_us_per_request': per_request([name for name in host if name not in spun]),
+        'host_polling_us_per_request': per_request(spun),
+        'guest_cpu_us_per_request': per_request([n for n in busy if n.startswith('vcpu')]),
+        'kicks_per_request': report['kicks'] / count,
+        'interrupts_per_request': report['interrupts'] / count,
+        'thread_wakes_per_request': report['worker_wakes'] / count,
+        'line_transfers_per_request': report['line_transfers_per_request'],
+        'stages_us': {stage: value / 1e3 for stage, value in report['stages_ns'].items()},
+        'id': report['id'],
+        'digest': report['digest'],
+    }
+
+
+def gap_us(rows: list[dict[str, Any]]) -> float:
+    """Mean latency of kernel vhost-scsi less that of SPDK, at depth 1 on the disk of 10 us."""
+    found = {row['backend']: row['mean_us'] for row in rows if row['disk'] == '10 µs'
+             and row['iodepth'] == 1}  # fmt: skip
+    return found['kernel vhost-scsi'] - found['SPDK reactor']
+
+
+def draw(folder: Path, config: Any, rows: list[dict[str, Any]]) -> None:
+    """Table and figures."""
+    import pandas as pd
+
+    from sim.analysis import plot, plot_backends
+    from sim.record import STAGES
+
+    table = pd.DataFrame(rows).replace({None: float('nan')})
+    table.drop(columns='stages_us').to_csv(folder / 'backends.csv', index=False)
+    job = config.jobs[0]
+    what = f'{job.rw} {job.bs // 1024}k, {JOBS} jobs, {job.ioengine}'
+    figure = plot_backends.backends(table, f'{what}: three devices behind one guest')
+    plot.save(figure, folder / 'backends.png')
+    shallow = [row for row in rows if row['iodepth'] == 1 and row['disk'] == '10 µs']
+    stacks = pd.DataFrame(
+        [
+            {'label': row['backend']} | {stage: row['stages_us'][stage] for stage in STAGES}
+            for row in shallow
+        ]
+    )
+    title = f'{what}, depth 1, disk of 10 µs: where the time goes'
+    plot.save(plot.stage_stack(stacks, title), folder / 'stages.png')
+
+
+def show(outcome: dict[str, Any], folder: Path) -> None:
+    """The table for people, and where to look."""
+    import pandas as pd
+
+    columns = (
+        'disk backend iodepth iops mean_us fio_lat_mean_us fio_lat_p99_us host_cpu_us_per_request '
+        'host_polling_us_per_request kicks_per_request interrupts_per_request'
+    ).split()
+    table = pd.DataFrame(outcome['rows'])[columns].replace({None: float('nan')}).round(2)
+    table['iops'] = table['iops'].round().astype(int)
+    short = {name: name.removesuffix('_per_request') + '/req' for name in columns[7:]}
+    print(table.rename(columns=short).to_string(index=False, na_rep='-'))
+    print(
+        f'\nkernel less SPDK at depth 1: {outcome["gap_us"]:.1f} us simulated, '
+        f'{PUBLISHED_GAP_US:.1f} us published'
+    )
+    for broken in outcome['violations']:
+        print(f'violation: {broken}')
+    print(f'\ntable    {folder / "backends.csv"}')
+    for name in ('backends', 'stages'):
+        print(f'figure   {folder / name}.png')
+    print(f'runs     {folder}/<id>/ (requests.parquet, summary.csv, report.json, config.toml)')
+
+
+if __name__ == '__main__':
+    arguments = command.parser('backends', __doc__).parse_args()
+    sys.exit(command.main(arguments, experiment, show))

@@ -1,0 +1,89 @@
+"""The figure of experiments/backends.py."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from sim.analysis.plot import COLOURS, GRID_COLOUR
+
+HEIGHT = 0.38
+
+
+def backends(table: pd.DataFrame, title: str) -> Figure:
+    """IOPS, latency, CPU time of the host, kicks and interrupts: by backend, depth and disk.
+
+    `table`: columns disk, backend, iodepth, iops, fio_lat_mean_us, fio_lat_p99_us,
+    host_cpu_us_per_request, host_polling_us_per_request, kicks_per_request, interrupts_per_request.
+    A row of panels for each depth; the first disk is drawn full, the second light.
+    """
+    depths = sorted(table['iodepth'].unique())
+    names, disks = list(table['backend'].unique()), list(table['disk'].unique())
+    figure = Figure(figsize=(14, 1.2 + 2.6 * len(depths)), layout='constrained')
+    panels = figure.subplots(len(depths), 4, sharey=True, squeeze=False)
+    for depth, row in zip(depths, panels, strict=True):
+        for number, disk in enumerate(disks):
+            chosen = (table['iodepth'] == depth) & (table['disk'] == disk)
+            rows = table[chosen].set_index('backend').loc[names]
+            _bars(row, rows, np.arange(len(names)) + (number - 0.5) * HEIGHT, number)
+        row[0].set_ylabel(f'iodepth {depth}')
+    panels[0][0].invert_yaxis()
+    for row in panels:
+        row[0].set_yticks(range(len(names)), names)
+        for axes in row:
+            _clean(axes)
+    labels = (
+        'thousand IOPS',
+        "fio's lat: mean (bar), p99 (tick), µs",
+        'host CPU, µs/request (hatched: polling)',
+        'interrupts (bar), kicks (◇) per request',
+    )
+    for axes, label in zip(panels[-1], labels, strict=True):
+        axes.set_xlabel(label)
+    handles = [Patch(facecolor='#555555', alpha=_alpha(i), label=d) for i, d in enumerate(disks)]
+    figure.legend(
+        handles, [f'disk: {disk}' for disk in disks], loc='outside lower center', ncols=2,
+        frameon=False, fontsize=9,
+    )  # fmt: skip
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def _alpha(number: int) -> float:
+    return 1.0 if number == 0 else 0.45
+
+
+def _bars(row: Sequence[Axes], rows: pd.DataFrame, places: np.ndarray, number: int) -> None:
+    """One disk's bars in the four panels of a depth."""
+    colours = [COLOURS[i % len(COLOURS)] for i in range(len(rows))]
+    style: dict[str, Any] = {'height': HEIGHT, 'color': colours, 'alpha': _alpha(number)}
+    iops, latency, cpu, events = row
+    iops.barh(places, rows['iops'] / 1e3, **style)
+    latency.barh(places, rows['fio_lat_mean_us'], **style)
+    latency.plot(
+        rows['fio_lat_p99_us'], places, linestyle='', marker='|', markersize=11,
+        markeredgewidth=1.6, color='black',
+    )  # fmt: skip
+    used = rows['host_cpu_us_per_request']
+    cpu.barh(places, used, **style)
+    cpu.barh(
+        places, rows['host_polling_us_per_request'], left=used, hatch='////', edgecolor=colours,
+        height=HEIGHT, facecolor='none', linewidth=0.6,
+    )  # fmt: skip
+    events.barh(places, rows['interrupts_per_request'], **style)
+    events.plot(
+        rows['kicks_per_request'], places, linestyle='', marker='D', markersize=4.5,
+        color='black', markerfacecolor='white', clip_on=False, zorder=3,
+    )  # fmt: skip
+
+
+def _clean(axes: Axes) -> None:
+    axes.grid(True, axis='x', color=GRID_COLOUR, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[['top', 'right']].set_visible(False)
+    axes.set_xlim(left=0)
+    axes.tick_params(axis='y', length=0)
