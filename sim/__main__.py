@@ -210,10 +210,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def add_truth(commands: Any) -> None:
     """What others measured, what the user measured, what the results rest on."""
-    from sim.options import add_calibrate, add_validate
+    from sim.options import add_calibrate, add_sensitivity, add_validate
 
     add_validate(commands).set_defaults(command=_validate)
     add_calibrate(commands).set_defaults(command=_calibrate)
+    add_sensitivity(commands).set_defaults(command=_sensitivity)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -281,6 +282,12 @@ def _validate(options: argparse.Namespace) -> int:
 
 def _calibrate(options: argparse.Namespace) -> int:
     from sim.studies.calibrating import main
+
+    return main(options)
+
+
+def _sensitivity(options: argparse.Namespace) -> int:
+    from sim.studies.sensing import main
 
     return main(options)
 

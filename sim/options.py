@@ -173,3 +173,28 @@ def add_calibrate(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument('--out', metavar='PRESET.toml', help='write the fitted preset')
     parser.add_argument('--json', action='store_true', help='print one JSON object, nothing else')
     return parser
+
+
+def add_sensitivity(commands: Any) -> argparse.ArgumentParser:
+    """The command's options."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        'sensitivity',
+        help='how much each cost moves each result',
+        description='Move every cost of the data path alone, under the same random numbers: '
+        'elasticities of the results, and which guesses (grade C) move one by more than 5 %% over '
+        'their range.',
+    )
+    add_config(parser)
+    parser.add_argument(
+        '--output', metavar='METRIC', action='append', default=[],
+        help='a result, such as busy.vhost; may be given again (default: six headline numbers)',
+    )  # fmt: skip
+    parser.add_argument(
+        '--step', type=float, metavar='SHARE', default=0.1, help='of a cost (%(default)s)'
+    )
+    parser.add_argument(
+        '--replications', type=int, metavar='N', default=3, help='paired runs (%(default)s)'
+    )
+    parser.add_argument('--json', action='store_true', help='print one JSON object, nothing else')
+    add_pool(parser)
+    return parser
