@@ -27,20 +27,29 @@ A request that finds no tag puts the thread to sleep (blk_mq_get_tag); one that 
 or the LUN's queue depth used up waits in the hardware queue's dispatch list and is tried again
 after the next completions (blk_mq_run_hw_queue).
 
-This is the front: sim.guest_submit has the thread, sim.guest_handler the handler, sim.guest_work
-kernel threads, sim.guest_fields the words of all.
+This is the front. sim.guest_submit has the thread, sim.guest_handler the handler, sim.guest_vectors
+what calls it, sim.guest_complete what it sets going, sim.guest_sched the other threads,
+sim.guest_work and sim.guest_events kernel threads, sim.guest_fields the words of all.
 """
 
 # ruff: noqa: F405
 
 import numpy as np
 
-from sim import app, guest_events, guest_handler, guest_sched, guest_submit, guest_work
+from sim import (
+    app,
+    guest_events,
+    guest_handler,
+    guest_sched,
+    guest_submit,
+    guest_vectors,
+    guest_work,
+)
 from sim.agents import A_BUSY, A_STATE, K_GUEST_SLICE, NEVER, move, wake
+from sim.guest_complete import see_used as see_used
 from sim.guest_fields import *  # noqa: F403
-from sim.guest_handler import give_work as give_work
-from sim.guest_handler import raise_vector as raise_vector
-from sim.guest_handler import see_used as see_used
+from sim.guest_vectors import give_work as give_work
+from sim.guest_vectors import raise_vector as raise_vector
 from sim.jit import kernel
 from sim.job_fields import J_QUEUE_BASE
 
@@ -93,7 +102,7 @@ def thaw(st, v, now):
     else:
         st[v + V_RESUME_AT] = now + left
     if st[v + V_PENDING_COUNT] and is_open(st, v):
-        guest_handler.interrupt(st, v, now)
+        guest_vectors.interrupt(st, v, now)
     if st[v + V_RESUME_AT] < NEVER:
         move(st, st[v + V_SLOT], st[v + V_RESUME_AT])
     if st[v + V_THREADS] > 1:
@@ -159,7 +168,7 @@ def step(mem, lines, st, tr, v, now):
             if not is_asleep(st[v + A_STATE]):
                 st[v + A_BUSY] += delay
         if st[v + V_PENDING_COUNT] and is_open(st, v):  # it came while interrupts were off
-            guest_handler.interrupt(st, v, now)
+            guest_vectors.interrupt(st, v, now)
             break
         if delay != 0 or st[v + A_STATE] not in (CALL, REAP, ADD, ENTER):
             break

@@ -13,7 +13,7 @@ the first request queue. Of all that a scan asks it is the one command that is s
 
 import numpy as np
 
-from sim import guest_handler, guest_work, record, vring
+from sim import guest_complete, guest_handler, guest_vectors, guest_work, record, vring
 from sim.guest_fields import (
     EV_EVENT,
     EV_INQUIRIES,
@@ -162,7 +162,7 @@ def _forget(st, lun, now):
     """scsi_remove_device(): what waits for the LUN, and what comes, finds no device."""
     st[lun + L_FULL_DEPTH] = 0
     st[lun + L_DEPTH] = 0
-    guest_handler.run_starved(st, lun, u64(0), now)
+    guest_complete.run_starved(st, lun, u64(0), now)
 
 
 @kernel
@@ -189,7 +189,7 @@ def _scan(st, tr, v, w, now):
     st[_log(st, w) + EV_INQUIRIES] += 1
     if st[q + G_VECTOR_PENDING] == NOTHING:
         st[q + G_VECTOR_PENDING] = RUN_QUEUE
-        guest_handler.pend(st, q, now, 0)
+        guest_vectors.pend(st, q, now, 0)
     return guest_work.sleep(st, v)
 
 

@@ -6,7 +6,7 @@ plug, and the driver's virtscsi_queuecommand() with its kick.
 
 import numpy as np
 
-from sim import app, arrivals, guest_handler, record, scsi, vring
+from sim import app, arrivals, guest_complete, guest_handler, record, scsi, vring
 from sim.agents import (
     A_STATE,
     K_GUEST_IO_GETEVENTS,
@@ -288,7 +288,7 @@ def _fail(mem, st, tr, v, q, tag, outcome, now, delay):
     t = tag_base(st, q, tag)
     tr[u64(st[t + T_ROW]) + record.R_OUTCOME] = outcome
     st[u64(st[t + T_LUN]) + L_BUSY] += 1
-    guest_handler.finish(mem, st, tr, q, tag, now)
+    guest_complete.finish(mem, st, tr, q, tag, now)
     return after_add(st, tr, v, now, delay, st[v + V_BATCH_COUNT] > 0)
 
 

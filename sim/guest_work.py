@@ -15,7 +15,7 @@ resets the timer for ever.
 
 import numpy as np
 
-from sim import guest_handler, record, scsi, vring
+from sim import guest_complete, guest_handler, record, scsi, vring
 from sim.agents import (
     A_STATE,
     K_GUEST_SUBMIT,
@@ -262,7 +262,7 @@ def _end(st, tr, w, now):
             lun = u64(st[u64(st[w + W_LUN_LIST]) + u64(i)])
             st[lun + L_DEPTH] = st[lun + L_FULL_DEPTH]
             if st[lun + L_STARVED]:
-                guest_handler.run_starved(st, lun, u64(0), now)
+                guest_complete.run_starved(st, lun, u64(0), now)
 
 
 @kernel

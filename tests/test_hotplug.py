@@ -19,7 +19,7 @@ from sim.agents import A_STATE
 from sim.analysis.frame import request_frame
 from sim.config import ConfigError, load
 from sim.engine import ENGINES
-from sim.guest_handler import outcome_of
+from sim.guest_complete import outcome_of
 from sim.layout import VQ_EVENT
 from sim.run import Phases, run
 
