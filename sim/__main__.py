@@ -22,6 +22,7 @@ from sim.options import (
     add_sweep,
     config_sources,
 )
+from sim.study_options import add_budget, add_diff, add_explain, add_whatif
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -122,6 +123,13 @@ def _parser() -> argparse.ArgumentParser:
     add_pool(compare)
     compare.set_defaults(command=_compare)
     add_truth(commands)
+    for add, command in (
+        (add_explain, _explain),
+        (add_diff, _diff),
+        (add_whatif, _whatif),
+        (add_budget, _budget),
+    ):
+        add(commands).set_defaults(command=command)
     params = commands.add_parser(
         'params',
         help='print a cost preset',
@@ -294,6 +302,30 @@ def _sensitivity(options: argparse.Namespace) -> int:
 
 def _compare(options: argparse.Namespace) -> int:
     from sim.studies.comparing import main
+
+    return main(options)
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from sim.studies.explaining import main
+
+    return main(options)
+
+
+def _diff(options: argparse.Namespace) -> int:
+    from sim.studies.diff import main
+
+    return main(options)
+
+
+def _whatif(options: argparse.Namespace) -> int:
+    from sim.studies.whatif import main
+
+    return main(options)
+
+
+def _budget(options: argparse.Namespace) -> int:
+    from sim.studies.budget import main
 
     return main(options)
 

@@ -186,6 +186,7 @@ def test_only_plot_imports_matplotlib():
         "sim.analysis.plot_backends",
         "sim.analysis.plot_disks",
         "sim.analysis.plot_drain",
+        "sim.analysis.plot_explain",
         "sim.analysis.plot_validation",
     }
 

@@ -138,14 +138,12 @@ def _numbers(summary: pd.DataFrame) -> dict[str, float]:
     return dict(zip(summary['metric'], summary['value'], strict=True))
 
 
-def pair_requests(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, Any]:
-    """The n-th request of each clone in A with that in B: how many, and how their times differ.
+def paired_frame(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, float]:
+    """The n-th request of each clone in A beside that in B, in A's order of serials.
 
-    Only what is measured in both. `same`: share of pairs of one operation, place and length; the
-    others are left out. Empty if there are none.
+    Columns clone and nth, the others with _a and _b. Only what is measured in both, and in both of
+    one operation, place and length; the second value is the share that is.
     """
-    if a.empty or b.empty:
-        return {}
     columns = ['clone', 'nth', 'op', 'lba', 'bytes', 'serial', *PAIRED]
     sides = []
     for requests in (a, b):
@@ -156,7 +154,18 @@ def pair_requests(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, Any]:
     alike = both['op_a'].astype(str) == both['op_b'].astype(str)
     for key in ('lba', 'bytes'):
         alike &= both[f'{key}_a'] == both[f'{key}_b']
-    pairs = both[alike].sort_values('serial_a')
+    return both[alike].sort_values('serial_a'), float(alike.mean()) if len(both) else 0.0
+
+
+def pair_requests(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, Any]:
+    """The n-th request of each clone in A with that in B: how many, and how their times differ.
+
+    `same`: share of pairs of one operation, place and length; the others are left out. Empty if
+    there are none.
+    """
+    if a.empty or b.empty:
+        return {}
+    pairs, same = paired_frame(a, b)
     if pairs.empty:
         return {'pairs': 0, 'same': 0.0}
     delta = {
@@ -166,7 +175,7 @@ def pair_requests(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, Any]:
     latency = delta['latency_ns']
     return {
         'pairs': len(pairs),
-        'same': float(alike.mean()),
+        'same': same,
         'means': {name: float(values.mean()) for name, values in delta.items() if len(values)},
         'batches': {name: _batches(values) for name, values in delta.items()},
         'shares': {
