@@ -93,11 +93,41 @@ def test_who_has_a_request_is_on_the_track_of_that_stage(found):
     assert sum(track.group == 'disks' for track in found.tracks) == disk.values.max() > 4
 
 
+def test_threads_that_share_a_vcpu_are_on_its_track():
+    result = run(load(workload={'numjobs': 3, 'number_ios': 20}, guest={'vcpus': 2}))
+    found = timeline(result.config, result.requests)
+    owners = {
+        track.name: {clone_of(result, item.serial) for item in track.slices}
+        for track in found.tracks
+        if track.name in ('vCPU 0', 'vCPU 1')
+    }
+    assert owners == {'vCPU 0': {0, 2}, 'vCPU 1': {1}}
+
+
+def clone_of(result, serial):
+    return int(result.requests.set_index('serial')['clone'][serial])
+
+
+@pytest.mark.parametrize(
+    ('driver', 'names'),
+    [
+        ('vhost-user-scsi-pci', {'bdev submission', 'bdev completion', 'reactor 0'}),
+        ('virtio-scsi-pci', {'block layer submission', 'block layer completion', 'IOThread 0'}),
+    ],
+)
+def test_the_other_devices_have_hosts_of_their_own(driver, names):
+    result = run(load(workload={'number_ios': 20, 'iodepth': 2}, device={'driver': driver}))
+    found = timeline(result.config, result.requests)
+    there = {t.name.partition(' #')[0] for t in found.tracks if t.group == 'host'}
+    assert there <= names
+    assert len(there) >= 2
+
+
 def test_a_vcpu_does_one_thing_at_a_time(found):
     """A slice lies in another one there, never across its end: one lane is enough."""
     for track in found.tracks:
         check_nesting([(item.start, item.end) for item in track.slices])
-        if track.name.startswith(('vCPU', 'vector')):
+        if track.name.startswith('vCPU'):
             assert '#' not in track.name
 
 

@@ -17,7 +17,7 @@ from sim.run import run
 from sim.studies import budget
 from sim.studies.compare import Side
 from sim.studies.diff import diff
-from sim.studies.whatif import FIELDS, GROUPS, STAGE_COSTS, edits_of, varied, whatif
+from sim.studies.whatif import FIELDS, GROUPS, STAGE_COSTS, edits_of, groups_of, varied, whatif
 
 ONE = {'iodepth': 1, 'number_ios': 40}
 
@@ -202,7 +202,7 @@ def test_a_stage_without_its_costs_is_the_stage_that_gains():
 
 def test_a_factor_of_one_changes_nothing_and_scaling_is_in_proportion():
     config = load(workload=ONE, target={'kind': 'constant', 'service': '50us'})
-    found = whatif(config, edits_of([], ['vhost=1', 'disk=2']), Here())
+    found = whatif(config, edits_of([], ['vhost=1', 'disk=2'], config), Here())
     one, two, both = found['variants']
     assert one['gain']['latency_ns.mean']['difference'] == 0
     assert one['changed'] == {}
@@ -225,11 +225,26 @@ def test_all_is_every_group_and_replications_give_intervals(capsys, tmp_path):
     toml = tmp_path / 'a.toml'
     toml.write_text('[workload]\nnumber_ios = 30\n[target]\nkind = "exponential"\n')
     found = json_of(capsys, 'whatif', str(toml), '--free', 'all', '--replications', '2')
-    assert [row['edits'][0][0] for row in found['variants']] == list(GROUPS)
+    names = [row['edits'][0][0] for row in found['variants']]
+    assert set(GROUPS) - set(names) == {'reactor', 'iothread'}
     assert found['variants'][0]['gain']['latency_ns.mean']['half_width'] is not None
     assert main(['whatif', str(toml), '--free', 'irq,lines']) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1].startswith('irq lines')  # together, last
+
+
+@pytest.mark.parametrize(
+    ('driver', 'mine', 'other'),
+    [('vhost-user-scsi-pci', 'reactor', 'lio'), ('virtio-scsi-pci', 'iothread', 'vhost')],
+)
+def test_each_device_has_costs_of_its_own(driver, mine, other):
+    config = load(workload=ONE, device={'driver': driver})
+    assert mine in groups_of(config)
+    assert other not in groups_of(config)
+    found = whatif(config, [[(mine, 0.0)], [(other, 0.0)]], Here())
+    gains = [row['gain']['latency_ns.mean']['difference'] for row in found['variants']]
+    assert gains[0] < -500
+    assert gains[1] == 0
 
 
 def test_what_names_stand_for_is_there():
@@ -249,8 +264,13 @@ def test_what_names_stand_for_is_there():
     ],
 )
 def test_a_wrong_name_is_refused(free, scale, problem):
+    config = load(workload=ONE)
+
+    def asked():
+        return whatif(config, edits_of(free, scale, config), Here())
+
     with pytest.raises(ConfigError, match=problem):
-        whatif(load(workload=ONE), edits_of(free, scale), Here())
+        asked()
 
 
 # ------------------------------------------------------------------------------------------- budget

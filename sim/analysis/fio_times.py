@@ -154,7 +154,7 @@ def places(config: Config) -> Iterator[tuple[int, int, int]]:
         vcpu = 0
         for job in members:
             for _ in range(config.jobs[job].numjobs):
-                yield number, job, vcpu
+                yield number, job, vcpu % config.guest.vcpus
                 number, vcpu = number + 1, vcpu + 1
 
 

@@ -10,6 +10,8 @@ A slice is one stage of one request, from the timestamp before to the one that n
     done        the disk: its queue, and service
     report      LIO's completion, until the vhost worker has it
     used        the vhost worker: the turn that it waits for, response, used ring
+                (the other devices: the bdev of SPDK and its reactor, QEMU's block layer and its
+                IOThread in the place of LIO and worker)
     irq         the virtqueue: it is used, and nobody has looked
     complete    the vector of the virtqueue: the handler
 
@@ -25,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from sim import features
 from sim.analysis.fio_times import places
 from sim.config import Config
 from sim.layout import VQ_REQUEST_FIRST
@@ -34,7 +37,12 @@ Words = npt.NDArray[np.int64]
 
 GUEST, RINGS, HOST, DISKS, CONTROL = 'guest', 'virtqueues', 'host', 'disks', 'control'
 BUSY = (GUEST, CONTROL)  # a slice there may hold others, as a call holds calls
-LIO_SUBMIT, LIO_COMPLETE = 'LIO submission', 'LIO completion'
+# Who has a request in the stages issue, report and used, by device.
+BETWEEN = {
+    'vhost-scsi': ('LIO submission', 'LIO completion', 'vhost worker'),
+    'vhost-user-scsi': ('bdev submission', 'bdev completion', 'reactor'),
+    'virtio-scsi': ('block layer submission', 'block layer completion', 'IOThread'),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,9 +104,11 @@ def timeline(
     there = [column.notna().to_numpy() for column in times]
     ns = [column.fillna(0).to_numpy(dtype=np.int64).tolist() for column in times]
     facts = _facts(requests)
+    stack = features.STACKS[config.device.driver]
+    submission, completion, server = BETWEEN[stack]
     worker_of = {
         vq - VQ_REQUEST_FIRST: number
-        for number, group in enumerate(config.worker_vqs)
+        for number, group in enumerate(config.worker_vqs if stack == 'vhost-scsi' else ())
         for vq in group
     }
     clone = requests['clone'].tolist()
@@ -111,10 +121,10 @@ def timeline(
             'avail': (GUEST, f'vCPU {vcpu}'),
             'kick': (GUEST, f'vCPU {vcpu}'),
             'fetch': (RINGS, f'queue {queue}: available'),
-            'issue': (HOST, LIO_SUBMIT),
+            'issue': (HOST, submission),
             'done': (DISKS, f'lun {config.disks[lun].number}'),
-            'report': (HOST, LIO_COMPLETE),
-            'used': (HOST, f'vhost worker {worker_of[queue]}'),
+            'report': (HOST, completion),
+            'used': (HOST, f'{server} {worker_of.get(queue, 0)}'),
             'irq': (RINGS, f'queue {queue}: used'),
             'complete': (GUEST, f'vector of queue {queue}'),
         }
@@ -179,7 +189,7 @@ def lanes(slices: Sequence[Slice], *, nest: bool) -> list[list[Slice]]:
 
 
 def counters(config: Config, requests: pd.DataFrame) -> list[Counter]:
-    """Requests between two timestamps: waiting, in flight, in each ring, with LIO, on each disk."""
+    """Requests between two timestamps: waiting, in flight, in rings, on the way, on each disk."""
     jobs = {number: job for number, job, _ in places(config)}
     luns = {number: config.lun_of(config.jobs[job]) for number, job in jobs.items()}
     disk = requests['clone'].map(luns)
@@ -190,7 +200,7 @@ def counters(config: Config, requests: pd.DataFrame) -> list[Counter]:
             (RINGS, f'queue {queue}: depth', part, 't_avail', 't_fetch')
             for queue, part in requests.groupby('queue')
         ),
-        (HOST, 'with vhost and LIO', requests, 't_fetch', 't_issue'),
+        (HOST, 'between ring and disk', requests, 't_fetch', 't_issue'),
         *(
             (DISKS, f'lun {config.disks[lun].number}: in flight', part, 't_issue', 't_done')
             for lun, part in requests.groupby(disk)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sim import costs
+from sim import costs, features
 from sim.analysis import stats
 from sim.config import Config, load
 from sim.errors import ConfigError, shown
@@ -37,21 +37,38 @@ GROUPS: dict[str, tuple[str, ...]] = {
     'vhost': ('worker_pop', 'worker_submit', 'worker_complete'),
     'hops': ('lio_hop',),
     'lio': ('lio_submit', 'lio_complete'),
+    'reactor': (
+        'reactor_round', 'reactor_queue', 'reactor_submit', 'reactor_complete', 'call_write'
+    ),
+    'iothread': (
+        'iothread_wake', 'iothread_turn', 'iothread_round', 'iothread_pop', 'iothread_submit',
+        'iothread_issue', 'iothread_complete', 'call_write',
+    ),
+    'threads': ('guest_switch', 'guest_poll'),
     'irq': ('irq_inject', 'irq_entry', 'irq_return', 'vcpu_halt_wake'),
     'lines': ('line_hit', 'line_shared', 'line_transfer', 'line_cold'),
     DISK: (),
+}
+# Of one device only; the other groups are of every device.
+OWN = {
+    'vhost-scsi': ('wakeup', 'vhost', 'hops', 'lio'),
+    'vhost-user-scsi': ('reactor',),
+    'virtio-scsi': ('iothread',),
 }
 # What is charged between the timestamps of a stage; kick and irq are groups as well.
 STAGE_COSTS: dict[str, tuple[str, ...]] = {
     'submit': ('guest_io_submit',),
     'avail': ('guest_submit',),
-    'fetch': ('worker_wake', 'worker_wake_deep', 'context_switch'),
-    'issue': ('worker_pop', 'worker_submit', 'lio_hop', 'lio_submit'),
+    'fetch': ('worker_wake', 'worker_wake_deep', 'context_switch', 'iothread_wake'),
+    'issue': (
+        'worker_pop', 'worker_submit', 'lio_hop', 'lio_submit', 'reactor_submit', 'iothread_pop',
+        'iothread_submit', 'iothread_issue',
+    ),
     'done': (),  # the disk
     'report': ('lio_complete', 'lio_hop'),
-    'used': ('worker_complete',),
+    'used': ('worker_complete', 'reactor_complete', 'iothread_complete'),
     'complete': ('guest_complete', 'irq_return'),
-}
+}  # fmt: skip
 FIELDS = tuple(item.name for item in dataclasses.fields(costs.Costs))
 METRICS = ('latency_ns.mean', 'latency_ns.p50', 'latency_ns.p99', 'iops')
 
@@ -64,7 +81,7 @@ def main(options: argparse.Namespace) -> int:
     config = load(**config_sources(options), sets=sets)
     for note in config.notes:
         print(f'note: {note}', file=sys.stderr)
-    edits = edits_of(options.free, options.scale)
+    edits = edits_of(options.free, options.scale, config)
     with open_pool(options.backend, options.jobs, options.scheduler) as pool:
         found = whatif(config, edits, pool, replications=options.replications)
     print(json.dumps(found) if options.json else printed(found))
@@ -73,11 +90,18 @@ def main(options: argparse.Namespace) -> int:
     return 1 if found['violations'] else 0
 
 
-def edits_of(free: Sequence[str], scale: Sequence[str]) -> list[list[Edit]]:
+def groups_of(config: Config) -> list[str]:
+    """The groups of which the device of a config has something."""
+    stack = features.STACKS[config.device.driver]
+    others = {name for own, names in OWN.items() if own != stack for name in names}
+    return [name for name in GROUPS if name not in others]
+
+
+def edits_of(free: Sequence[str], scale: Sequence[str], config: Config) -> list[list[Edit]]:
     """The variants: each name alone, and all of them together if there are several."""
     names = [name.strip() for text in free for name in text.split(',') if name.strip()]
     every = names == ['all']
-    found = [(name, 0.0) for name in (GROUPS if every else names)]
+    found = [(name, 0.0) for name in (groups_of(config) if every else names)]
     for text in scale:
         name, equals, factor = (part.strip() for part in text.partition('='))
         try:
