@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sim import agents, backend, costs, machine, vring
+from sim.analysis.bounds import bounds
 from sim.config import ConfigError, from_effective, load
 from sim.engine import ENGINES
 from sim.run import Phases, digest_of, run
@@ -60,6 +61,25 @@ def test_the_ceiling_of_one_worker_is_its_cost_per_command(factor):
         assert result['iops'] == pytest.approx(1 / per_command, rel=0.02)
         found.append(result['iops'])
     assert found[1] == pytest.approx(factor * found[0], rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ('host', 'most'),
+    [({}, 1), ({'workers': 3}, 3), ({'workers': 4, 'worker_cpus': [0, 0, 1, 1]}, 2)],
+)
+def test_the_bound_of_a_config_has_as_many_servers_as_workers_have_cpus(host, most):
+    work = BUSY | {'numjobs': 4, 'iodepth': 32}
+    one, _ = bounds(load(workload=work, target=FAST))
+    config = load(workload=work, target=FAST, host=host)
+    bound, _ = bounds(config)
+    assert bound == pytest.approx(min(most * one, bounds_of_the_guest(config)), rel=0.001)
+    assert run(config).report['iops'] <= bound
+
+
+def bounds_of_the_guest(config):
+    table = costs.of_config(config)
+    cycles = table.guest_submit + table.guest_complete
+    return 4 * config.host.cpu_hz / cycles
 
 
 def test_works_of_a_queue_run_on_its_worker():
@@ -148,9 +168,7 @@ def test_only_the_switch_makes_two_workers_on_one_cpu_slower_than_one():
 
 
 def test_never_two_workers_run_on_one_cpu():
-    config = load(
-        workload=BUSY, target=FAST, host={'workers': 4, 'worker_cpus': [0, 1, 0, 1]}
-    )
+    config = load(workload=BUSY, target=FAST, host={'workers': 4, 'worker_cpus': [0, 1, 0, 1]})
     world = machine.build(config, costs.of_config(config))
     engine = ENGINES['compiled'](world)
     Phases(engine, config)

@@ -45,12 +45,13 @@ def minimal_demands(config: Config, costs: Costs) -> list[tuple[float, float]]:
     direct = config.host.submit_type == 'direct'
     submit = costs.lio_submit if direct else costs.worker_submit
     kworker = 0 if direct else costs.lio_submit
+    cpus = len(set(config.worker_cpus))  # of vhost workers, each with a pair of kworkers
     return [
         guest,
-        (costs.worker_pop + submit + costs.worker_complete, 1),
-        (kworker, 1),
+        (costs.worker_pop + submit + costs.worker_complete, cpus),
+        (kworker, cpus),
         *disk_demands(config, costs),
-        (costs.lio_complete, 1),
+        (costs.lio_complete, cpus),
     ]
 
 
