@@ -34,7 +34,7 @@ from sim.formats.disks import THROTTLED
 from sim.guest_plan import GuestPlan
 from sim.host_plan import DevicePlan, HostPlan, Kworkers, Thread
 from sim.jobs import JobBuilder, JobPlan
-from sim.layout import PAGE_SIZE, VQ_REQUEST_FIRST
+from sim.layout import F_HOTPLUG, PAGE_SIZE, VQ_REQUEST_FIRST
 from sim.lio import ports
 from sim.lio.ports import TargetPlan
 from sim.lio.spec import LunSpec
@@ -163,7 +163,8 @@ class _Builder:
         self.worker_cpus = config.worker_cpus
         self.cpus = max(self.worker_cpus) + 1
         # Vectors of control and event queue, where something can come over them.
-        self.rare = VQ_REQUEST_FIRST if config.tmfs or config.hotplugs else 0
+        hotplug = self.features >> F_HOTPLUG & 1 and self.host_kind == agents.WORKER
+        self.rare = VQ_REQUEST_FIRST if config.tmfs or config.hotplugs or hotplug else 0
         self.words = _Arena(agents.WORLD_WORDS)
         self.bytes = _Arena(PAGE_SIZE)
         self.writes: list[tuple[int, int]] = []  # (offset, value) once the arrays exist

@@ -111,7 +111,6 @@ class Bench:
         config = load(
             workload={"number_ios": 30, "thinktime": "40us"},
             lun=[{}, {}],
-            hotplug=[add("900ms")],
             device={"hotplug": True} | device,
             host=host,
         )
@@ -146,6 +145,17 @@ class Bench:
     @property
     def missed(self):
         return int(self.world.st[self.vhost + vhost_scsi.S_EVENTS_MISSED])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_process_of_ones_own_plugs_luns(engine):
+    bench = Bench(engine)
+    bench.at(100_000, lambda: hotplug.plug(bench.engine, "remove", 0, 1))
+    bench.at(900_000, lambda: hotplug.plug(bench.engine, "add", 0, 1))
+    events = bench.run()
+    assert [(e["reason"], e["lun"]) for e in events] == [("removed", 1), ("rescan", 1)]
+    with pytest.raises(KeyError):
+        hotplug.plug(bench.engine, "remove", 0, 7)
 
 
 def test_eight_buffers_wait_each_added_with_a_kick_of_its_own():
