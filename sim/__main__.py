@@ -6,6 +6,7 @@ Exit codes: 0 good, 1 an invariant broken, 2 bad usage.
 import argparse
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -484,7 +485,9 @@ def _stop(options: argparse.Namespace) -> int:
     print(json.dumps(report) if options.json else text)
     for broken in report['violations']:
         print(f'violation: {broken}', file=sys.stderr)
-    return 1 if report['violations'] else 0
+    if report['violations']:
+        print(f'replay: {shlex.join(["python", "-m", "sim", *sys.argv[1:]])}', file=sys.stderr)
+    return 1 if report['violations'] and not report['expected'] else 0
 
 
 def _ioctls(options: argparse.Namespace) -> int:

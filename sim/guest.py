@@ -47,6 +47,7 @@ from sim import (
 )
 from sim.agents import A_BUSY, A_STATE, K_GUEST_SLICE, NEVER, move, wake
 from sim.guest_complete import see_used as see_used
+from sim.guest_complete import unfreeze as unfreeze
 from sim.guest_fields import *  # noqa: F403
 from sim.guest_vectors import give_work as give_work
 from sim.guest_vectors import raise_vector as raise_vector

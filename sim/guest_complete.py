@@ -9,6 +9,7 @@ from sim.guest_fields import (
     ENTER,
     FROZEN,
     G_DISPATCH_HEAD,
+    G_FREEZE,
     G_POLLER_LIST,
     G_POLLERS,
     G_TAG_FREE,
@@ -67,6 +68,14 @@ from sim.se_cmd import OP_WRITE
 u64 = np.uint64
 
 
+@kernel
+def unfreeze(st, q, now):
+    """Control plane, blk_mq_unfreeze_queue(): whoever waits at the door comes in."""
+    st[q + G_FREEZE] = 0
+    for _ in range(st[q + G_WAITERS]):
+        _wake_waiter(st, q, now)
+
+
 @kernel(inline=True)
 def finish(mem, st, tr, q, tag, now):
     """scsi_done(): the request goes back to the application; its tag is free again."""
@@ -92,7 +101,7 @@ def finish(mem, st, tr, q, tag, now):
     woken = app.put_done(st, tr, owner, st[t + T_UNIT], now)
     if woken:
         wake_thread(st, owner, WAIT_EVENTS, REAP if woken == app.WAKES_REAP else CALL, now)
-    if st[q + G_WAITERS]:
+    if st[q + G_WAITERS] and not st[q + G_FREEZE]:
         _wake_waiter(st, q, now)
 
 

@@ -118,8 +118,9 @@ VCPU_WORDS = A_FIELDS + 42
     G_POLLERS,
     G_POLLER_LIST,  # the vCPUs that do
     G_BELL,  # where a device that polls is rung for (sim.user_fields), 0: nobody polls
-) = map(u64, range(30))
-GUEST_QUEUE_WORDS = 30
+    G_FREEZE,  # blk_mq_freeze_queue(): no request begins
+) = map(u64, range(31))
+GUEST_QUEUE_WORDS = 31
 
 # What a queue has for its vCPU: its vector, or requests that may be tried again; a kernel thread
 # has work.

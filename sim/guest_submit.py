@@ -33,6 +33,7 @@ from sim.guest_fields import (
     G_DATA_STRIDE,
     G_DISPATCH_HEAD,
     G_DRIVER,
+    G_FREEZE,
     G_HEADER_STRIDE,
     G_HEADERS,
     G_LOCK_UNTIL,
@@ -161,7 +162,10 @@ def _begin(st, tr, v, now, delay):
         return delay
     q = u64(st[v + V_QUEUE])
     free = st[q + G_TAG_FREE] - 1
-    if free < 0:
+    if st[q + G_FREEZE] and st[v + V_BATCH_COUNT]:
+        st[v + A_STATE] = KICK  # a thread that goes to sleep flushes its plug
+        return delay
+    if free < 0 or st[q + G_FREEZE]:
         tail = wrapped(st[q + G_WAITER_HEAD] + st[q + G_WAITERS], st[q + G_WAITER_ROOM])
         st[u64(st[q + G_WAITER_LIST]) + u64(tail)] = st[v + V_JOB]
         st[q + G_WAITERS] += 1

@@ -64,5 +64,6 @@ def as_text(report: dict[str, Any]) -> str:
             f'blackout         {us(report["blackout_ns"]["largest"])} µs  (queues: {queues})',
             f'first completion {us(report["first_completion_ns"])} µs after the vCPUs went on',
             f'slow requests    {report["above_1s"]} above 1 s, {report["above_30s"]} above 30 s',
+            *report['findings'],
         ]
     )

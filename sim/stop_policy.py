@@ -30,6 +30,10 @@ POLICIES = {
             name='gate', hypothetical=True, lead=True,
             what='the worker stops fetching before the vCPUs pause, and the drain runs meanwhile',
         ),
+        Policy(
+            name='quiesce', lead=True,
+            what='the guest begins no request for a while before its vCPUs pause (fsfreeze)',
+        ),
         Policy(name='no-flush', breaks='3', what='CLEAR_ENDPOINT waits for nothing'),
         Policy(name='no-detach', breaks='2.2', what='the queues keep their backend'),
         Policy(name='no-sync', breaks='2.1', what='what GET_VRING_BASE says is lost'),

@@ -81,6 +81,8 @@ class Stopping:
         yield host.control.env.timeout(begin)
         if plan.policy.name == 'gate':
             yield from host.file.gate()
+        elif plan.policy.name == 'quiesce':
+            host.vm.freeze_queues()
         yield host.control.env.timeout(max(0, int(ns_to_cycles(plan.at, hz)) - host.control.now))
         if phases.over:
             raise ConfigError(
@@ -122,6 +124,8 @@ class Stopping:
         yield from device.set_status(device.parent_obj.status)
         control.enter('vcpu_resume')
         yield from vm.resume_all_vcpus()
+        if self.plan.policy.name == 'quiesce':
+            vm.unfreeze_queues()
         control.enter(None)
         self.resumed_at = control.now
         self.outcome = 'ok'
@@ -159,6 +163,7 @@ class Stopping:
             outcome = 'hung'
         elif outcome == 'ok' and not np.isin(rows[:, COLUMN['outcome']], FINE).all():
             outcome = 'errors'
+        findings, run_violations = self._explained(rows, outcome, result)
         latency = (complete - rows[:, COLUMN['t_arrive']])[complete > 0]
         after = complete[complete > (self.resumed_at or 0)]
         first = (
@@ -179,11 +184,37 @@ class Stopping:
             'responses': self._responses(rows),
             'above_1s': int((latency > hz).sum()),
             'above_30s': int((latency > 30 * hz).sum()),
-            'violations': [*(self.watch.found() if self.watch else []), *result.violations],
+            'violations': [*(self.watch.found() if self.watch else []), *run_violations],
+            'findings': findings,
+            'expected': self.plan.policy.breaks,
             'hypothetical': self._hypothetical(result),
             'policy': self.plan.policy.name,
             'config': self.config.effective(),
         }  # fmt: skip
+
+    def _explained(
+        self, rows: npt.NDArray[np.int64], outcome: str, result: Result
+    ) -> tuple[list[str], list[str]]:
+        """Findings, and those violations of the run that are not explained by them.
+
+        Where QEMU has ended the VM, and where requests stand in a ring whose kick was consumed, the
+        real guest would wait for ever as well: it is found, and no mistake of the simulation.
+        """
+        published = (rows[:, COLUMN['t_avail']] > 0) & (rows[:, COLUMN['t_fetch']] == 0)
+        findings = []
+        if outcome.startswith('QEMU exits'):
+            findings.append('liveness: the VM has ended; its requests are never answered')
+        elif outcome == 'hung' and published.any() and not self.plan.policy.breaks:
+            first = rows[published][0, COLUMN['serial']]
+            findings.append(
+                f'liveness: {int(published.sum())} requests stay in the ring, the first is serial '
+                f'{first}: their kick was consumed while the endpoint was cleared, SET_ENDPOINT '
+                'queues nothing, and the Linux driver never lets a request time out'
+            )
+        if not findings:
+            return [], result.violations
+        explained = ('conservation', 'end', "Little's law")
+        return findings, [v for v in result.violations if not v.startswith(explained)]
 
     def _hypothetical(self, result: Result) -> list[str]:
         policy = self.plan.policy

@@ -50,6 +50,17 @@ class Vm:
             guest.thaw(self.machine.st, v, self.control.now)
         self.control.engine.wake_agents()
 
+    def freeze_queues(self) -> None:
+        """The guest's agent holds its I/O back: blk_mq_freeze_queue() of every request queue."""
+        for g in self.machine.guest_queues:
+            self.machine.st[g + int(guest.G_FREEZE)] = 1
+
+    def unfreeze_queues(self) -> None:
+        """The guest's agent lets its I/O go on."""
+        for g in self.machine.guest_queues:
+            guest.unfreeze(self.machine.st, u64(g), self.control.now)
+        self.control.engine.wake_agents()
+
     def exit(self, message: str) -> None:
         """QEMU's exit(1): the vCPUs stand for ever. Raises VmExitError."""
         self.ended = message

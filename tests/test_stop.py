@@ -378,6 +378,8 @@ def test_a_kick_that_the_detach_has_eaten_strands_its_requests():
     assert report['outcome'] == 'hung'
     assert report['responses'] == {'none': 80}
     assert report['blackout_ns']['largest'] is None
+    assert report['violations'] == []
+    assert report['findings'][0].startswith('liveness: 80 requests stay in the ring')
 
 
 def test_without_the_sync_the_backend_starts_again_from_the_beginning():
@@ -405,6 +407,28 @@ def test_a_gate_before_the_pause_takes_the_drain_out_of_the_downtime():
     assert gated['unfetched_at_stop'] > 0
     assert gated['hypothetical'][0].startswith('stop policy gate')
     assert drained['hypothetical'] == []
+
+
+@pytest.mark.parametrize('batch', [1, 8])
+def test_a_quiet_guest_has_nothing_to_drain(batch):
+    """Everything is answered within the lead; afterwards the guest takes up where it left off."""
+    disk = {'kind': 'lanes', 'service': '1ms', 'distribution': 'constant', 'lanes': 64}
+    work = {'iodepth_batch_submit': batch, 'numjobs': 2}
+    wanted = config(16, target=disk, ios=320, workload=work)
+    quiet, busy = (
+        wrong(policy, wanted, at=7 * MS, lead=lead)
+        for policy, lead in (('quiesce', 2 * MS), ('drain', 0))
+    )
+    assert (quiet['in_flight_at_stop'], quiet['unfetched_at_stop'], quiet['responses']) == (
+        0,
+        0,
+        {},
+    )
+    assert busy['in_flight_at_stop'] == 32
+    assert quiet['phases_ns']['drain'] < 100_000 < busy['phases_ns']['drain']
+    assert quiet['blackout_ns']['largest'] > 2 * MS  # the guest felt the lead instead
+    assert quiet['outcome'] == 'ok'
+    assert quiet['violations'] == []
 
 
 @pytest.mark.parametrize('policy', ['inflight', 'timeout', 'suspend', 'throttle', 'hope'])
