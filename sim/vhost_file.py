@@ -97,7 +97,6 @@ class VhostFile:
         self.regions = 0
         self.log_base: object | None = None
         self.endpoint: tuple[int, ...] = ()  # the targets it holds
-        self.events_missed = 0
         self.worker_ids: list[int] = []
         self.vqs = [Vq() for _ in range(MAX_IO_VQS + VQ_REQUEST_FIRST)]
         device = self.machine.vhost

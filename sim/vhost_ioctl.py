@@ -46,6 +46,7 @@ class VhostScsi(VhostRings):
         super().__init__(control, lio, **settings)
         self.without: frozenset[str] = frozenset()
         self.detached: dict[int, int] = {}
+        self._missed = self.machine.vhost + int(vhost_scsi.S_EVENTS_MISSED)
         self.gated = False
         self.on_cleared: Callable[[], None] | None = None
 
@@ -201,7 +202,7 @@ class VhostScsi(VhostRings):
 
         def body() -> Action:
             yield from self._locked(1)
-            self.events_missed = missed
+            self.st[self._missed] = int(bool(missed))
             return 0
 
         return self._ioctl('VHOST_SCSI_SET_EVENTS_MISSED', body(), missed=missed)
@@ -211,6 +212,6 @@ class VhostScsi(VhostRings):
 
         def body() -> Action:
             yield from self._locked(1)
-            return {'missed': self.events_missed}
+            return {'missed': int(self.st[self._missed])}
 
         return self._ioctl('VHOST_SCSI_GET_EVENTS_MISSED', body())

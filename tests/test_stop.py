@@ -239,6 +239,18 @@ def test_errors_of_the_kernel():
     }
 
 
+def test_the_flag_of_missed_events_is_the_kernels():
+    found = []
+
+    def action(host):
+        for ioctl in (host.file.set_events_missed(1), host.file.get_events_missed()):
+            found.append((yield from ioctl))
+        found.append(int(host.file.st[host.file._missed]))
+
+    attended(config(1, ios=1, target={'kind': 'null'}), action)
+    assert found == [0, {'missed': 1}, 1]
+
+
 # -------------------------------------------------------------------------------- state and engines
 
 
@@ -277,6 +289,38 @@ def test_the_engines_agree_on_a_stop(kernel):
     assert reports[0] == reports[1]
     assert reports[0]['outcome'] == 'ok'
     assert len(reports[0]['blackout_ns']['queues']) == 2
+
+
+MACHINES = {
+    'packed': {'device': {'packed': True}, 'run': {'hypothetical': True}},
+    'in order': {
+        'device': {'in_order': True}, 'run': {'hypothetical': True}, 'guest': {'kernel': '7.2'},
+    },
+    'packed in order': {
+        'device': {'in_order': True, 'packed': True},
+        'run': {'hypothetical': True},
+        'guest': {'kernel': '7.2'},
+    },
+    'no event index': {'device': {'event_idx': False}},
+    'direct descriptors': {'device': {'indirect_desc': False}},
+    'a worker for each queue': {'device': {'worker_per_virtqueue': True}},
+    'two workers on a CPU': {'host': {'workers': 2, 'worker_cpus': '0,0'}},
+    'two queues for four': {'guest': {'vcpus': 4}, 'device': {'num_queues': 2}},
+    'a reset on its way': {'tmf': [{'at': '0.6ms', 'function': 'lun_reset'}]},
+    'Linux 6.1': {'host': {'kernel': '6.1'}},
+    'Linux 7.2': {'host': {'kernel': '7.2'}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('name', MACHINES)
+def test_every_kind_of_machine_can_be_stopped(name):
+    disk = {'kind': 'lanes', 'service': '50us', 'distribution': 'exponential', 'lanes': 8}
+    work = {'numjobs': 3, 'rw': 'randrw', 'iodepth_batch_submit': 4}
+    wanted = config(12, target=disk, ios=300, workload=work, **MACHINES[name])
+    report = stop(wanted, StopPlan(at=601_000))
+    assert report['in_flight_at_stop'] > 12
+    assert report['outcome'] == 'ok'
+    assert report['violations'] == []
 
 
 @pytest.mark.parametrize('at', range(200_000, 1_400_000, 171_003))
