@@ -13,6 +13,8 @@ from sim import costs, machine
 from sim.config import Config, load
 from sim.control import Action, Call
 from sim.engine import ENGINES
+from sim.errors import ConfigError
+from sim.features import STACKS
 from sim.options import SCENARIOS, config_sources, version_sets
 from sim.power import Host, boot, make_host
 from sim.units import cycles_to_ns
@@ -24,6 +26,11 @@ THREADS = {'init': 1, 'start': 2, 'log': 3, 'stop': 3}  # QEMU's main, vCPU 0's,
 def main(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     """(text, data) of the scenario that the options ask for. Errors: ConfigError."""
     config = load(**config_sources(options), sets=[*options.sets, *version_sets(options)])
+    if STACKS[config.device.driver] != 'vhost-scsi':
+        raise ConfigError(
+            f'device.driver={config.device.driver}: makes no ioctls of /dev/vhost-scsi; use '
+            'vhost-scsi-pci'
+        )
     rows = trace(config)[options.scenario]
     lines = [','.join(COLUMNS), *(as_csv(row) for row in rows)]
     data = {

@@ -110,3 +110,11 @@ def test_the_command_prints_the_columns_of_a_trace():
     assert data['qemu'] == '7.2'
     assert [row['ioctl'] for row in data['rows']][1:] == ['VHOST_GET_VRING_BASE'] * 3
     assert [row['index'] for row in data['rows'][1:]] == [0, 1, 2]
+
+
+def test_a_device_that_has_no_such_file_is_refused(capsys):
+    from sim.__main__ import main
+
+    line = ['ioctls', '--scenario', 'stop', '--set', 'device.driver=virtio-scsi-pci']
+    assert main(line) == 2
+    assert 'makes no ioctls of /dev/vhost-scsi' in capsys.readouterr().err
