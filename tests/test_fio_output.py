@@ -17,6 +17,7 @@ from sim import fio_output
 from sim.__main__ import main
 from sim.analysis import fio_json, fio_logs, fio_times
 from sim.config import ConfigError, load
+from sim.formats import fio, fio_options
 from sim.histogram import MIDPOINT_NS
 from sim.run import run
 
@@ -88,11 +89,11 @@ def test_keys_jobs_and_groups_are_those_of_a_recorded_fio(written):
 
 
 def test_keys_jobs_and_groups_are_those_of_the_fio_that_is_installed(written, tmp_path):
-    fio = shutil.which('fio')
-    if fio is None:
+    program = shutil.which('fio')
+    if program is None:
         pytest.skip('fio is not installed (Debian package fio)')
     place = tmp_path / 'theirs.json'
-    command = [fio, '--output-format=json+', f'--output={place}', str(JOBS)]
+    command = [program, '--output-format=json+', f'--output={place}', str(JOBS)]
     subprocess.run(
         command, check=True, cwd=tmp_path, env={**os.environ, 'FIO_ENGINE': 'null'}, timeout=60
     )
@@ -179,6 +180,19 @@ def test_flushes_are_fios_syncs(tmp_path):
     assert job['sync']['total_ios'] == len(flushes) > 0
     assert job['sync']['lat_ns']['max'] == flushes['fio_lat_ns'].max()
     assert job['write']['total_ios'] == 64
+
+
+def test_every_option_of_fio_is_known():
+    if shutil.which('fio') is None:
+        pytest.skip('fio is not installed (Debian package fio)')
+    version = subprocess.run(['fio', '--version'], capture_output=True, text=True).stdout.strip()
+    if version != RECORDED['fio version']:
+        pytest.skip(f'{version} may have other options than fio-3.33')
+    told = subprocess.run(['fio', '--cmdhelp=all'], capture_output=True, text=True, timeout=60)
+    names = set(re.findall(r'^([a-z][a-z0-9_-]*) *:', told.stdout, re.MULTILINE))
+    known = {*fio.HONOURED, *fio.ALIASES, *fio.NOTED, *fio.NOT_MODELLED, 'direct', 'buffered'}
+    assert len(names) > 100
+    assert names - known - set(fio_options.READERS) == set()
 
 
 # --------------------------------------------------------------------------------------------- logs

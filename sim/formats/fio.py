@@ -40,18 +40,25 @@ LISTS = ('bs', 'bsrange', 'bssplit', 'rate', 'rate_iops', 'percentage_random', '
 REASONS = {
     'the disk is [target]': 'filename directory filename_format replay_redirect',
     'the LUN needs no preparing': 'fallocate create_on_open create_serialize create_fsync '
-    'overwrite pre_read unlink',
+    'overwrite pre_read unlink unlink_each_loop allow_file_create allow_mounted_write file_append '
+    'unique_filename',
     'the content of the data does not matter': 'refill_buffers scramble_buffers zero_buffers '
-    'buffer_pattern buffer_compress_percentage dedupe_percentage',
-    'there is no page cache': 'invalidate',
+    'buffer_pattern buffer_compress_percentage dedupe_percentage dedupe_global',
+    'there is no page cache': 'invalidate fadvise_hint',
     'a clone stays on one vCPU, its own or one that it shares': 'thread cpus_allowed '
     'cpus_allowed_policy cpumask '
     'nice prio prioclass numa_cpu_nodes numa_mem_policy',
     'randseed and run.seed decide': 'randrepeat allrandrepeat random_generator',
     'every request is recorded': 'gtod_reduce disable_lat disable_clat disable_slat '
-    'disable_bw_measurement log_compression significant_figures unit_base clocksource gtod_cpu',
+    'disable_bw_measurement log_compression significant_figures unit_base clocksource gtod_cpu '
+    'block_error_percentiles disk_util stats write_iolog log_entries log_prio log_store_compressed '
+    'log_unix_epoch log_alternate_epoch log_alternate_epoch_clock_id',
     'it is only a text': 'description name',
-    'each job ends by its own limits': 'exitall exit_what',
+    'each job ends by its own limits': 'exitall exit_what exitall_on_error',
+    'no job is ended by an error': 'continue_on_error error_dump',
+    'nothing of it concerns the I/O': 'cgroup cgroup_weight cgroup_nodelete uid gid exec_prerun '
+    'exec_postrun lockmem hugepage-size',
+    'no disk looks at it': 'write_hint',
     'the system calls of an engine have one price': 'fixedbufs registerfiles userspace_reap',
     'no job is ended for being slow': 'rate_min rate_iops_min rate_cycle max_latency',
     'requests are counted when they are issued': 'thinktime_blocks_type',
@@ -70,10 +77,17 @@ REFUSALS = {
     'latency_run',
     'a run ends by its length, not by what it measures': 'steadystate steadystate_duration '
     'steadystate_ramp_time ss ss_dur ss_ramp',
-    'zones of a zoned disk are not modelled': 'zonemode zonesize zonerange zoneskip zonecapacity',
+    'zones of a zoned disk are not modelled': 'zonemode zonesize zonerange zoneskip zonecapacity '
+    'ignore_zone_limits max_open_zones job_max_open_zones read_beyond_wp zone_reset_frequency '
+    'zone_reset_threshold',
     'its effect on the system calls is not modelled': 'sqthread_poll nonvectored mem iomem '
     'sync atomic write_barrier sync_file_range force_async',
     'sizes are read in one way': 'kb_base',
+    'a LUN is never full': 'fill_device fill_fs',
+    'no file is closed; write end_fsync=1': 'fsync_on_close',
+    'no scheduler of the block layer is modelled': 'ioscheduler',
+    'a job does I/O': 'create_only',
+    'profiles are not read; write their options': 'profile',
     'a thread that depends on another is not modelled': 'flow flow_id flow_sleep wait_for '
     'serialize_overlap rate_ignore_thinktime thinkcycles',
     'there is one log, read_iolog': 'merge_blktrace_file merge_blktrace_scalars '
