@@ -11,7 +11,7 @@ While an interrupt is on its way further signals of the same vector merge with i
 
 import numpy as np
 
-from sim import backend, guest, iothread
+from sim import aio_poll, backend, guest
 from sim.agents import (
     A_BUSY,
     A_FIELDS,
@@ -92,7 +92,7 @@ def notifier_step(st, c, now):
     g = u64(st[u64(st[c + C_VCPU]) + guest.V_KICK_QUEUE])
     q = u64(st[u64(st[c + C_HOST_QUEUES]) + u64(st[g + guest.G_INDEX])])
     cost = st[K_KICK_WAKEUP]
-    if st[q + backend.Q_WORKER] and iothread.kick(st, q, now, cost) and cost:
+    if st[q + backend.Q_WORKER] and aio_poll.kick(st, q, now, cost) and cost:
         _wakes(st, u64(st[c + C_VCPU]), now, cost)
     st[c + C_DELIVERED] += 1
     return NEVER

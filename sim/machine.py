@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from sim import (
     agents,
+    aio_poll,
     backend,
     crossing,
     guest,
-    iothread,
     memory,
     reactor,
     record,
@@ -532,5 +532,5 @@ def states_of(kind: int) -> list[str]:
         agents.LIO_COMPLETE: target.STATES,
         agents.NOTIFIER: list(crossing.KICK_STATES),
         agents.REACTOR: reactor.STATES,
-        agents.IOTHREAD: iothread.STATES,
+        agents.IOTHREAD: aio_poll.STATES,
     }.get(kind, ['idle'])

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sim import agents, guest, iothread, reactor, user_fields, user_scsi, vring
+from sim import agents, aio_poll, guest, reactor, user_fields, user_scsi, vring
 from sim.config import Config
 from sim.costs import Costs
 from sim.disks import fields as disks
@@ -25,7 +25,7 @@ POLL_START_NS = 4000  # where adjust_polling_time() begins to grow
 
 KINDS = {'vhost-user-scsi': agents.REACTOR, 'virtio-scsi': agents.IOTHREAD}
 NAMES = {agents.WORKER: 'vhost', agents.REACTOR: 'reactor', agents.IOTHREAD: 'iothread'}
-WORDS = {agents.REACTOR: reactor.REACTOR_WORDS, agents.IOTHREAD: iothread.IOTHREAD_WORDS}
+WORDS = {agents.REACTOR: reactor.REACTOR_WORDS, agents.IOTHREAD: aio_poll.IOTHREAD_WORDS}
 
 
 def host_kind(config: Config) -> int:
@@ -95,7 +95,7 @@ class UserPlan(DevicePlan):
             user_fields.T_COMMAND: -1,
             user_fields.T_QUEUES: len(self.requests),
             user_fields.T_QUEUE_LIST: self.take(len(self.requests)),
-            agents.A_STATE: reactor.PARKED if self.polls else iothread.SLEEP,
+            agents.A_STATE: reactor.PARKED if self.polls else aio_poll.SLEEP,
         }
         for place, queue in enumerate(self.requests):
             self.put(values[user_fields.T_QUEUE_LIST], np.uint64(place), queue)
@@ -106,12 +106,12 @@ def event_loop(config: Config) -> dict[np.uint64, int]:
     """Adaptive polling as QEMU's version does it."""
     qemu, hz = config.qemu, config.host.cpu_hz
     return {
-        iothread.I_POLL_MAX: int(ns_to_cycles(qemu.poll_max_ns, hz)),
-        iothread.I_POLL_GROW: qemu.poll_grow,
-        iothread.I_POLL_SHRINK: qemu.poll_shrink,
-        iothread.I_POLL_START: int(ns_to_cycles(min(POLL_START_NS, qemu.poll_max_ns), hz)),
-        iothread.I_SHARED: int(version(qemu.version) < (10, 0)),
-        iothread.I_DEFERS: int(version(qemu.version) >= (8, 2)),
-        iothread.I_POPPED: -1,
-        iothread.I_PENDING: -1,
+        aio_poll.I_POLL_MAX: int(ns_to_cycles(qemu.poll_max_ns, hz)),
+        aio_poll.I_POLL_GROW: qemu.poll_grow,
+        aio_poll.I_POLL_SHRINK: qemu.poll_shrink,
+        aio_poll.I_POLL_START: int(ns_to_cycles(min(POLL_START_NS, qemu.poll_max_ns), hz)),
+        aio_poll.I_SHARED: int(version(qemu.version) < (10, 0)),
+        aio_poll.I_DEFERS: int(version(qemu.version) >= (8, 2)),
+        aio_poll.I_POPPED: -1,
+        aio_poll.I_PENDING: -1,
     }

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import backends, command
-from sim import agents, costs, iothread, machine, record, user_fields, user_scsi, vring
+from sim import agents, aio_poll, costs, machine, record, user_fields, user_scsi, vring
 from sim.analysis import frame
 from sim.config import ConfigError, load
 from sim.engine import ENGINES
@@ -221,7 +221,7 @@ def test_polling_gives_up_where_the_disk_is_slower_than_poll_max_ns():
     def disk_time(service, version):
         config = config_of(QEMU, target={'service': service}, qemu={'version': version})
         world = world_of(config)
-        return world.field(world.bases[world.slots_of(agents.IOTHREAD)[0]], iothread.I_DISK_TIME)
+        return world.field(world.bases[world.slots_of(agents.IOTHREAD)[0]], aio_poll.I_DISK_TIME)
 
     assert disk_time('80us', '10.2') == 0
     assert disk_time('20us', '10.2') == pytest.approx(32_000 * 2.6, rel=0.03)
@@ -263,16 +263,16 @@ def test_with_a_time_for_each_handler_a_slow_disk_does_not_bring_kicks_back():
     ],
 )
 def test_polling_adapts_as_aio_posix_does(time, blocked, grow, shrink, then):
-    st = np.zeros(iothread.IOTHREAD_WORDS, dtype=np.int64)
+    st = np.zeros(aio_poll.IOTHREAD_WORDS, dtype=np.int64)
     for name, value in (
-        (iothread.I_BLOCKED, blocked),
-        (iothread.I_POLL_MAX, 32),
-        (iothread.I_POLL_START, 4),
-        (iothread.I_POLL_GROW, grow),
-        (iothread.I_POLL_SHRINK, shrink),
+        (aio_poll.I_BLOCKED, blocked),
+        (aio_poll.I_POLL_MAX, 32),
+        (aio_poll.I_POLL_START, 4),
+        (aio_poll.I_POLL_GROW, grow),
+        (aio_poll.I_POLL_SHRINK, shrink),
     ):
         st[int(name)] = value
-    assert iothread._adjusted(st, u64(0), np.int64(time)) == then
+    assert aio_poll.adjusted(st, u64(0), np.int64(time)) == then
 
 
 def test_before_qemu_8_2_each_completion_writes_the_eventfd():
@@ -285,12 +285,12 @@ def test_before_qemu_8_2_each_completion_writes_the_eventfd():
 def test_requests_are_submitted_in_batches():
     world = world_of(config_of(QEMU, iodepth=64, number_ios=2000))
     base = world.bases[world.slots_of(agents.IOTHREAD)[0]]
-    batches = world.field(base, iothread.I_BATCHES)
+    batches = world.field(base, aio_poll.I_BATCHES)
     assert 2000 / 64 <= batches < 1000
     config = config_of(QEMU, iodepth=64, number_ios=64, workload={'iodepth_batch_submit': 64})
     world = world_of(config)
     base = world.bases[world.slots_of(agents.IOTHREAD)[0]]
-    assert world.field(base, iothread.I_BATCHES) >= 2  # at most 32 for one io_submit()
+    assert world.field(base, aio_poll.I_BATCHES) >= 2  # at most 32 for one io_submit()
 
 
 def test_one_iothread_saturates_where_it_was_measured():
