@@ -161,6 +161,14 @@ WRONG = {
         HEAD.replace('[metrics.iops]', '[metrics.iops]\nreport = "iop"'), 'iodepth,iops\n1,2\n',
         "'iop'",
     ),
+    'nothing measured': (HEAD, 'iodepth,iops\n1,nan\n', "iops='nan'"),
+    'a fit to nothing': (HEAD + FIT, 'iodepth,iops\n1,0\n', 'above 0'),
+    'metrics of no kind': (
+        HEAD.replace('[metrics.iops]', '[metrics]\niops = 3').replace(
+            'acceptable = 0.1', ''), 'iodepth,iops\n1,2\n', 'metrics.iops',
+    ),
+    'points of no kind': (HEAD.replace('data = "mine.csv"', 'points = [1]'), '', '[[points]]'),
+    'an order of no kind': (HEAD + '[order]\nby = "iodepth"\n', 'iodepth,iops\n1,2\n', '[[order]]'),
     'a ragged table': (HEAD, 'iodepth,iops\n1\n', 'row 1 has 1 cells'),
     'a key of the file': (HEAD.replace('source', 'sauce'), 'iodepth,iops\n1,2\n', "'source'"),
 }  # fmt: skip

@@ -7,6 +7,7 @@ is read and checked; sim.studies.validate simulates it.
 """
 
 import csv
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -220,7 +221,7 @@ class Reader:
     def tables(self, name: str, known: Sequence[str]) -> list[dict[str, Any]]:
         """An array of tables with known keys only."""
         tables = self.tree.get(name, [])
-        if not isinstance(tables, list):
+        if not isinstance(tables, list) or not all(isinstance(t, dict) for t in tables):
             raise self.wrong(name, f'is a list of tables; write [[{name}]]')
         for table in tables:
             self.known(table, known, name)
@@ -241,7 +242,7 @@ def load_target(path: Path) -> Target:
     header, rows = _rows(read)
     columns = _columns(read, header, kind)
     metrics = _metrics(read, header)
-    unused = tuple(read.tree.get('unused', ()))
+    unused = _texts(read, read.tree.get('unused', []), 'unused')
     _account_for(read, header, {*columns, *(m.name for m in metrics), *unused})
     _numbers(read, rows, metrics)
     group = read.text('group')
@@ -264,7 +265,9 @@ def _rows(read: Reader) -> tuple[list[str], tuple[Cells, ...]]:
     if (data is None) == (points is None):
         raise read.wrong('data', 'give the measured points: data = "file.csv", or [[points]]')
     if points is not None:
-        tables = read.tables('points', [str(key) for table in points for key in table])
+        given = points if isinstance(points, list) else []
+        known = [str(key) for table in given if isinstance(table, dict) for key in table]
+        tables = read.tables('points', known)
         header = list(dict.fromkeys(str(key) for table in tables for key in table))
         rows = [{key: _cell(table.get(key, '')) for key in header} for table in tables]
         place = str(read.path)
@@ -341,6 +344,8 @@ def _columns(read: Reader, header: Sequence[str], kind: str) -> dict[str, Any]:
         if isinstance(meaning, dict) and 'key' in meaning:
             read.known(meaning, ('key', 'unit'), place)
             keys = meaning['key']
+        elif not isinstance(meaning, str | list | dict):
+            raise read.wrong(place, f'{shown(meaning)} is no key; write "section.key"')
         elif isinstance(meaning, dict):
             for word, sets in meaning.items():
                 if not (isinstance(sets, list) and all(isinstance(s, str) for s in sets)):
@@ -355,9 +360,17 @@ def _columns(read: Reader, header: Sequence[str], kind: str) -> dict[str, Any]:
     return columns
 
 
+def _texts(read: Reader, value: Any, dotted: str) -> tuple[str, ...]:
+    if not (isinstance(value, list) and all(isinstance(text, str) for text in value)):
+        raise read.wrong(dotted, f'{shown(value)} is no list of texts')
+    return tuple(value)
+
+
 def _metrics(read: Reader, header: Sequence[str]) -> tuple[Metric, ...]:
     """The measured columns that are held against a report; the first is the headline."""
-    metrics = []
+    metrics: list[Metric] = []
+    if not isinstance(read.tree['metrics'], dict):
+        raise read.wrong('metrics', 'is a table of tables; write [metrics.NAME]')
     for name in read.tree['metrics']:
         place = f'metrics.{name}'
         table = read.table(read.tree['metrics'], name, METRIC, place)
@@ -373,7 +386,9 @@ def _metrics(read: Reader, header: Sequence[str]) -> tuple[Metric, ...]:
                 excellent=excellent,
                 acceptable=acceptable,
                 weight=read.number(table, 'weight', 1.0, place),
-                relative_to=tuple(table.get('relative_to', ())),
+                relative_to=_texts(
+                    read, table.get('relative_to', []), f'{place}.relative_to'
+                ),
                 reference=str(table.get('reference', '')),
             )
         )
@@ -386,8 +401,8 @@ def _numbers(read: Reader, rows: Sequence[Cells], metrics: Sequence[Metric]) -> 
         for metric in metrics:
             cell = row.get(metric.name, '')
             try:
-                if cell:
-                    float(cell)
+                if cell and not math.isfinite(float(cell)):
+                    raise ValueError(cell)
             except ValueError:
                 raise ConfigError(
                     f'{read.path}: row {number}: {metric.name}={cell!r} is no number'
@@ -417,6 +432,8 @@ def _calibration(
     """Which points fit, and what they may move."""
     table = read.table(read.tree, 'calibrate', CALIBRATE, 'calibrate')
     wheres = table.get('points', [])
+    if not isinstance(wheres, list):
+        raise read.wrong('calibrate.points', 'is a list; write [{ column = value }]')
     chosen = [False] * len(rows)
     for where in wheres:
         cells = _where(read, header, where, 'calibrate.points')
@@ -426,6 +443,8 @@ def _calibration(
         for n in found:
             chosen[n] = True
     written = table.get('parameters', {})
+    if not isinstance(written, dict):
+        raise read.wrong('calibrate.parameters', 'is a table; write [calibrate.parameters]')
     parameters = tuple(_parameter(read, name, said) for name, said in written.items())
     if len(parameters) > PARAMETERS_MOST:
         raise read.wrong('calibrate.parameters', f'at most {PARAMETERS_MOST} may be fitted')

@@ -112,6 +112,11 @@ def _fitted(target: Target, simulator: Simulator) -> tuple[dict[str, Any], Any]:
             for metric in target.metrics:
                 cell = target.rows[number][metric.name]
                 if cell and metric.weight:
+                    if float(cell) <= 0:
+                        raise ConfigError(
+                            f'{target.path}: {target.label(target.rows[number])}: {metric.name}='
+                            f'{cell}: a fit goes by ratios, of figures above 0; use weight = 0'
+                        )
                     value, _ = simulator.value(metric, sets)
                     ratio = max(value, 1e-12) / float(cell)
                     found.append(math.sqrt(metric.weight) * math.log(ratio))

@@ -1,0 +1,176 @@
+"""Write docs/validity.md anew: what `sim validate` gives of every target, and which guesses matter.
+
+    python scripts/validity.py            simulate everything (some minutes) and write the page
+    python scripts/validity.py --json F   the same from what `sim validate --json` has printed
+
+What is written by hand stands between the marks in the page. tests/test_validity.py fails where a
+target, or a point of one, is not in it.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+PAGE = ROOT / "docs" / "validity.md"
+BLOCK = "<!-- {name}: generated -->\n{body}\n<!-- end -->"
+# What is asked how far it rests on guesses: a config for each.
+HEADLINES = {
+    "depth 1, a disk of 10 µs": {
+        "workload": {"iodepth": 1, "number_ios": 800},
+        "target": {"kind": "constant", "service": "10us"},
+    },
+    "depth 64, a null disk": {
+        "workload": {"iodepth": 64, "number_ios": 2000},
+        "target": {"kind": "null"},
+    },
+}
+
+
+def table(head: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def figure(value: Any) -> str:
+    """A number with the digits that count."""
+    if value is None:
+        return "-"
+    if not isinstance(value, int | float):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def overview(targets: Sequence[Mapping[str, Any]]) -> str:
+    """A row for each target and metric."""
+    rows = []
+    for target in targets:
+        for number, (name, metric) in enumerate(target["metrics"].items()):
+            first = number == 0
+            rows.append(
+                (
+                    f"[{target['name']}](#{target['name']})" if first else "",
+                    target["points"] if first else "",
+                    target["calibrated"] if first else "",
+                    target["predicted"] if first else "",
+                    target["fitted_scalars"] if first else "",
+                    name,
+                    percent(metric["mape_predicted"]),
+                    percent(metric["worst_predicted"]),
+                    f"{100 * metric['acceptable']:.0f}",
+                    target["outcome"] if first else "",
+                )
+            )
+    head = (
+        "target", "points", "calibrated", "predicted", "fitted scalars", "metric",
+        "MAPE of the predicted, %", "worst, %", "acceptable, %", "outcome",
+    )  # fmt: skip
+    return table(head, rows)
+
+
+def section(target: Mapping[str, Any]) -> str:
+    """Everything about one target, every point of it."""
+    lines = [
+        f"### {target['name']}",
+        "",
+        f"{target['title']}. {target['outcome'].capitalize()}.",
+        "",
+        f"Source: {target['source']}. Measured on: {target['setup']}.",
+        "",
+        target["verdict"],
+        "",
+    ]
+    for name, about in target["fitted"].items():
+        end = ", at the end of its range" if about.get("at_end_of_range") else ""
+        lines.append(f"* fitted: {name} = {figure(about['value'])}{end}")
+    for name, metric in target["metrics"].items():
+        for group, mape in metric.get("mape_predicted_by", {}).items():
+            lines.append(f"* {name}, {group}: MAPE of the predicted points {percent(mape)} %")
+        if metric["rank_correlation"] is not None:
+            lines.append(f"* {name}: rank correlation {metric['rank_correlation']:.2f}")
+    for order in target["orders"]:
+        told = "holds" if order["holds"] else "broken at " + "; ".join(order["wrong"])
+        lines.append(f"* order of {order['name']}: {told}")
+    for sign in target["signs"]:
+        told = "holds" if sign["holds"] else "does not hold"
+        lines.append(
+            f"* {sign['name']}: {told} (measured x {sign['measured']:.2f}, simulated x "
+            f"{sign['simulated']:.2f})"
+        )
+    rows = (
+        (
+            row["point"],
+            row["metric"],
+            figure(row["measured"]),
+            figure(row["simulated"]),
+            "-" if row["interval"] is None else " .. ".join(map(figure, row["interval"])),
+            "-" if row["error"] is None else f"{100 * row['error']:+.1f}",
+            row["role"],
+            row["grade"],
+        )
+        for row in target["rows"]
+    )
+    head = ("point", "metric", "measured", "simulated", "95 %", "error, %", "role", "grade")
+    return "\n".join([*lines, "", table(head, rows)])
+
+
+def guesses() -> str:
+    """The grade C costs that move a headline result by more than 5 % over their range."""
+    from sim.config import load
+    from sim.pools import Processes
+    from sim.studies.sensitivity import OUTPUTS, sensitivity
+
+    rows = []
+    for name, sections in HEADLINES.items():
+        found = sensitivity(
+            load(**sections), Processes(2), outputs=OUTPUTS[:2], step=0.1, replications=1
+        )
+        for guess in found["guesses"]:
+            ends = ["-" if guess[e] is None else f"{100 * guess[e]:+.1f}" for e in ("low", "high")]
+            rows.append((name, f"`{guess['cost']}`", guess["output"], *ends))
+    head = ("config", "guess", "result", "at its least, %", "at its most, %")
+    return table(head, rows)
+
+
+def put(text: str, name: str, body: str) -> str:
+    """The page with one generated block renewed."""
+    pattern = rf"<!-- {name}: generated -->\n.*?<!-- end -->"
+    new, count = re.subn(
+        pattern, lambda _: BLOCK.format(name=name, body=body), text, count=1, flags=re.DOTALL
+    )
+    assert count == 1, f"{PAGE} has no block {name}"
+    return new
+
+
+def main() -> int:
+    """Write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", metavar="FILE", help="what sim validate --json has printed")
+    options = parser.parse_args()
+    if options.json:
+        targets = json.loads(Path(options.json).read_text())["targets"]
+    else:
+        from sim.studies.validating import chosen, validate_all
+
+        targets = validate_all(chosen([], []), quick=False, jobs=None)
+    text = PAGE.read_text(encoding="utf-8")
+    text = put(text, "overview", overview(targets))
+    text = put(text, "targets", "\n\n".join(section(target) for target in targets))
+    text = put(text, "guesses", guesses())
+    PAGE.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
