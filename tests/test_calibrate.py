@@ -203,6 +203,17 @@ def test_a_profile_is_that_of_a_known_law():
     assert np.log(50 / low) == pytest.approx(half, rel=0.15)
 
 
+def test_a_start_behind_the_bottleneck_does_not_end_in_a_corner():
+    """Where 16 servers bind, a serial stage moves nothing: the way down from there is flat."""
+
+    def residuals(values):
+        read, serial = values
+        return np.array([np.log((read + serial) / 150), np.log(max(read / 16, serial) / 13.5)])
+
+    found, _ = fitting.fit(residuals, [70, 4], [400, 40])
+    assert found.values == pytest.approx((136.5, 13.5), rel=0.01)
+
+
 def test_only_a_product_shows():
     def residuals(values):
         product = values[0] * values[1]

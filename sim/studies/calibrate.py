@@ -114,7 +114,7 @@ def calibrate(task: Task) -> dict[str, Any]:
         )
 
     low, high = [p.low for p in task.parameters], [p.high for p in task.parameters]
-    found, space = fitting.fit(residuals, low, high, start)
+    found, space = fitting.fit(residuals, low, high, start, enough=1.0)
     freedom = len(chosen) - len(task.parameters)
     scale = max(1.0, found.total / freedom) if freedom > 0 else 1.0
     rise = scale * _t975(freedom) ** 2

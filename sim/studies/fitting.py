@@ -18,7 +18,8 @@ Floats = npt.NDArray[np.float64]
 Residuals = Callable[[tuple[float, ...]], Floats]  # of parameter values, in their own units
 
 STEP_LOG = 0.05  # a change of five percent
-GRID = {1: 7, 2: 3, 3: 3}  # values of each parameter that are tried first
+GRID = {1: 7, 2: 4, 3: 3}  # values of each parameter that are tried first
+STARTS = 4  # of these, the best are gone down from, until one ends well
 ALIKE = 0.98  # |cosine| of two parameters' effects above which the data cannot tell them apart
 FAINT = 0.02  # an effect so small against the largest, or against the noise, is none
 
@@ -97,8 +98,14 @@ def fit(
     low: Sequence[float],
     high: Sequence[float],
     start: Sequence[float] | None = None,
+    enough: float = 0.0,
 ) -> tuple[Fit, Space]:
-    """Where the sum of squares is least: a coarse grid, then Levenberg and Marquardt's way down."""
+    """Where the sum of squares is least: a coarse grid, then down from its best places.
+
+    One place is not enough: where a parameter does not bind (a stage behind the bottleneck) the
+    way is flat, and down from there leads into a corner. `enough` is the mean square residual at which
+    no further start is tried.
+    """
     space = Space(residuals, low, high)
     count = len(low)
     side = GRID.get(count, 2)
@@ -106,9 +113,16 @@ def fit(
     places = [np.array(p, dtype=np.float64) for p in itertools.product(ticks, repeat=count)]
     if start is not None:
         places.append(space.place(start))
-    best = min(places, key=lambda place: float(space.at(place) @ space.at(place)))
-    place = space.settle(best, range(count))
-    return _fit_at(space, place), space
+
+    def total(place: Floats) -> float:
+        return float(space.at(place) @ space.at(place))
+
+    ends: list[Floats] = []
+    for place in sorted(places, key=total)[:STARTS]:
+        ends.append(space.settle(place, range(count)))
+        if total(ends[-1]) <= enough * len(space.at(place)):
+            break
+    return _fit_at(space, min(ends, key=total)), space
 
 
 def _fit_at(space: Space, place: Floats) -> Fit:

@@ -16,6 +16,8 @@ from sim.studies import fitting
 from sim.studies.measuring import number_at, parameter_sets, simulate
 from sim.studies.target_file import Metric, Parameter, Target
 
+ENOUGH = 0.01  # a relative error (rms, weighted) of calibrated points that no fit need better
+
 
 class Simulator:
     """Simulates points of one target; each set of keys once."""
@@ -147,6 +149,7 @@ def _smooth_fit(
         lambda values: residuals({**fixed, **dict(zip(names, values, strict=True))}),
         [p.low for p in smooth],
         [p.high for p in smooth],
+        enough=ENOUGH**2,
     )
     return found.total, {**fixed, **dict(zip(names, found.values, strict=True))}
 
