@@ -103,8 +103,8 @@ def fit(
     """Where the sum of squares is least: a coarse grid, then down from its best places.
 
     One place is not enough: where a parameter does not bind (a stage behind the bottleneck) the
-    way is flat, and down from there leads into a corner. `enough` is the mean square residual at which
-    no further start is tried.
+    way is flat, and down from there leads into a corner. `enough` is the mean square residual at
+    which no further start is tried.
     """
     space = Space(residuals, low, high)
     count = len(low)
