@@ -116,6 +116,9 @@ def add_stop(parser: argparse.ArgumentParser) -> None:
         help='how long before TIME a policy that has one begins (default: %(default)s)',
     )  # fmt: skip
     parser.add_argument(
+        '--log', metavar='TIME', help='dirty logging begins then, as in a migration'
+    )
+    parser.add_argument(
         '--gap', metavar='TIME', default='0us',
         help="between the vCPUs' standstill and CLEAR_ENDPOINT (default: %(default)s)",
     )  # fmt: skip

@@ -19,9 +19,13 @@ def main(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     at, lead = _time('--at', options.at), _time('--lead', options.lead)
     if lead > at:
         raise ConfigError(f'--lead {options.lead}: begins before the run does; lower it')
+    log = None if options.log is None else _time('--log', options.log)
+    if log is not None and log > at - lead:
+        raise ConfigError(f'--log {options.log}: begins after the stop does; lower it')
     plan = StopPlan(
         at=at,
         lead=lead,
+        log=log,
         policy=policy_named(options.policy, lead),
         gap=_time('--gap', options.gap),
         hold=_time('--hold', options.hold),

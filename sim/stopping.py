@@ -44,12 +44,14 @@ RESPONSES = {'ok': '0', 'check_condition': '0', 'bad_target': '3'}  # virtio_scs
 class StopPlan:
     """When and how. Times in ns: `gap` lies between the vCPUs' standstill and CLEAR_ENDPOINT,
     `hold` between the end of the stop and `cont`, `lead` before `at` where the policy has one.
+    `log`: when dirty logging begins, as at the beginning of a migration; None: never.
     """
 
     at: int
     gap: int = 0
     hold: int = 0
     lead: int = 0
+    log: int | None = None
     policy: Policy = POLICIES['drain']
 
 
@@ -77,8 +79,11 @@ class Stopping:
 
     def _guarded(self, host: Host, phases: Phases) -> Action:
         plan, hz = self.plan, self.config.host.cpu_hz
+        if plan.log is not None:
+            yield host.control.env.timeout(int(ns_to_cycles(plan.log, hz)))
+            yield from host.device.dev.set_log(True)
         begin = int(ns_to_cycles(plan.at - plan.lead, hz))
-        yield host.control.env.timeout(begin)
+        yield host.control.env.timeout(max(0, begin - host.control.now))
         if plan.policy.name == 'gate':
             yield from host.file.gate()
         elif plan.policy.name == 'quiesce':

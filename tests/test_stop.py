@@ -484,3 +484,24 @@ def test_what_the_kernel_cannot_do_is_refused(policy):
 def test_a_lead_without_a_policy_that_has_one_is_refused():
     with pytest.raises(ConfigError, match='--lead'):
         policy_named('drain', 5)
+
+
+def test_a_dirty_log_is_synced_once_the_backend_is_quiet():
+    """A word of it for each 64 pages, at the price of looking at one."""
+    wanted = config(16, ios=48)
+    logged, bare = (wrong('drain', wanted, log=log) for log in (5 * MS, None))
+    words = -(-machine.build(wanted, costs.of_config(wanted)).mem.size // (64 * 4096))
+    assert bare['phases_ns']['log_sync'] == 0
+    assert logged['phases_ns']['log_sync'] == pytest.approx(2 * words, abs=2)
+    assert logged['outcome'] == 'ok'
+    assert logged['violations'] == []
+
+
+def test_the_stop_waits_until_logging_has_begun():
+    """SET_LOG_BASE ends in a flush where the kernel has one, which waits for the disk."""
+    late = wrong('drain', at=6 * MS, log=5 * MS)
+    prompt = wrong(
+        'drain', config(16, ios=48, host={'bugs': 'no_ioctl_flush'}), at=6 * MS, log=5 * MS
+    )
+    assert late['clear_endpoint_ns'] > 99 * MS  # the next requests had just begun
+    assert prompt['clear_endpoint_ns'] == pytest.approx(94 * MS, abs=MS)
