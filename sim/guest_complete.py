@@ -20,7 +20,6 @@ from sim.guest_fields import (
     G_WAITER_ROOM,
     G_WAITERS,
     JUDGE,
-    L_BUSY,
     L_QUEUE_COUNT,
     L_QUEUE_LIST,
     L_STARVED,
@@ -47,6 +46,7 @@ from sim.guest_fields import (
     W_PHASE,
     WAIT_EVENTS,
     WAIT_TAG,
+    give_budget,
     stamp_of,
     tag_base,
 )
@@ -89,8 +89,7 @@ def finish(mem, st, tr, q, tag, now):
             total = record.fold(total, load64(mem, stamp_of(st, q, tag, i)))
         tr[row + record.R_STAMP] = total
     lun = u64(st[t + T_LUN])
-    st[lun + L_BUSY] -= 1
-    if st[lun + L_STARVED]:
+    if give_budget(st, lun):
         run_starved(st, lun, q, now)
     if st[t + T_UNIT] < 0:
         _inquired(st, u64(st[t + T_JOB]), now)

@@ -202,8 +202,17 @@ TAG_WORDS = u64(10)
     L_QUEUE_LIST,  # the queues that lead to it
     L_FULL_DEPTH,  # L_DEPTH while nothing holds the LUN back; 0: the guest knows of no such LUN
     L_CMD_PER_LUN,  # L_FULL_DEPTH while it does
-) = map(u64, range(9))
-LUN_WORDS = 9
+    L_HOST,  # base of the cap on the commands of all LUNs, 0: there is none
+) = map(u64, range(10))
+LUN_WORDS = 10
+
+# That cap (struct Scsi_Host: host_busy, can_queue).
+(
+    S_BUSY,
+    S_CAN_QUEUE,
+    S_STARVED,  # requests wait somewhere because of it
+) = map(u64, range(3))
+HOST_WORDS = 3
 
 RESP_OFFSET = 59  # struct virtio_scsi_cmd: the response follows the larger, PI form of the request
 AIO_PLUG_THRESHOLD = 2  # fs/aio.c, io_uring.c: a submission of more than two plugs
@@ -236,6 +245,50 @@ def stamp_of(st, q, tag, block):
 def is_asleep(state):
     """Is a thread in this state off the CPU, or as good as that: polling in vain?"""
     return state in (DONE, WAIT_EVENTS, WAIT_TAG, SLEEP, POLLED)
+
+
+@kernel(inline=True)
+def has_budget(st, lun):
+    """May one more command go to the LUN: scsi_dev_queue_ready(), scsi_host_queue_ready()?"""
+    if st[lun + L_BUSY] >= st[lun + L_DEPTH]:
+        return False
+    return not st[lun + L_HOST] or _host_has(st, u64(st[lun + L_HOST]))
+
+
+@kernel
+def _host_has(st, s):
+    if st[s + S_BUSY] < st[s + S_CAN_QUEUE]:
+        return True
+    st[s + S_STARVED] = 1
+    return False
+
+
+@kernel(inline=True)
+def take_budget(st, lun):
+    """A command goes to the LUN."""
+    st[lun + L_BUSY] += 1
+    if st[lun + L_HOST]:
+        st[u64(st[lun + L_HOST]) + S_BUSY] += 1
+
+
+@kernel(inline=True)
+def put_budget_back(st, lun):
+    """A command is back that will be sent again at once."""
+    st[lun + L_BUSY] -= 1
+    if st[lun + L_HOST]:
+        st[u64(st[lun + L_HOST]) + S_BUSY] -= 1
+
+
+@kernel(inline=True)
+def give_budget(st, lun):
+    """A command is back: is there somebody who waits for that?"""
+    put_budget_back(st, lun)
+    starved = st[lun + L_STARVED]
+    if st[lun + L_HOST]:
+        s = u64(st[lun + L_HOST])
+        starved |= st[s + S_STARVED]
+        st[s + S_STARVED] = 0
+    return starved
 
 
 @kernel(inline=True)

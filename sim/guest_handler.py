@@ -31,8 +31,6 @@ from sim.guest_fields import (
     G_POLLED,
     G_THREAD,
     KICK,
-    L_BUSY,
-    L_DEPTH,
     L_FULL_DEPTH,
     L_STARVED,
     ONE,
@@ -62,7 +60,9 @@ from sim.guest_fields import (
     V_SLICE_SINCE,
     V_TAG,
     V_THREADS,
+    has_budget,
     job_of,
+    put_budget_back,
     tag_base,
 )
 from sim.jit import kernel
@@ -167,7 +167,7 @@ def _again(lines, st, tr, v, q, tag, now):
     tr[row + record.R_FETCHED_COUNT] -= 1
     tr[row + record.R_USED_COUNT] -= 1
     st[v + V_RETRIES] += 1
-    st[u64(st[t + T_LUN]) + L_BUSY] -= 1
+    put_budget_back(st, u64(st[t + T_LUN]))
     wait_in_line(st, q, tag, True)
     delay = take_cycles(lines, st[v + V_CORE]) + st[K_GUEST_COMPLETE]
     st[q + G_LOCK_UNTIL] = now + delay
@@ -214,7 +214,7 @@ def dispatch_next(st, tr, v, now, delay):
         t = tag_base(st, q, tag)
         d, lun = u64(st[q + G_DRIVER]), u64(st[t + T_LUN])
         needed = 1 if st[d + vring.D_INDIRECT] else 2 + st[t + T_SEGMENTS]
-        if st[lun + L_BUSY] >= st[lun + L_DEPTH] and st[lun + L_FULL_DEPTH] > 0:
+        if not has_budget(st, lun) and st[lun + L_FULL_DEPTH] > 0:
             st[lun + L_STARVED] = 1
         elif st[v + V_DISPATCHING] == 1 and st[d + vring.D_NUM_FREE] >= needed:
             st[q + G_DISPATCH_HEAD] = st[t + T_NEXT]

@@ -78,6 +78,10 @@ class GuestPlan:
         count = VQ_REQUEST_FIRST + self.queues
         self.bases = [take(guest.GUEST_QUEUE_WORDS) for _ in range(count)]
         self.vqs = [self._vq(index) for index in range(count)]
+        cap = config.guest.can_queue
+        self.cap = 0 if cap is None else self.take(guest.HOST_WORDS)
+        if cap is not None:
+            self.put(self.cap, guest.S_CAN_QUEUE, cap)
         self.luns = [self._lun(lun) for lun in config.disks]
         self.tasks = [self._task(tmf) for tmf in config.tmfs]
         self.error_handler = self._thread(VQ_CONTROL, guest.ERROR_HANDLER, len(self.tasks))
@@ -239,6 +243,7 @@ class GuestPlan:
             (guest.L_DEPTH, 0 if late else depth),
             (guest.L_FULL_DEPTH, 0 if late else depth),
             (guest.L_CMD_PER_LUN, depth),
+            (guest.L_HOST, self.cap),
             (guest.L_QUEUE_COUNT, self.queues),
             (guest.L_QUEUE_LIST, self.table(self.requests)),
             (guest.L_TARGET, lun.target),

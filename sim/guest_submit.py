@@ -47,8 +47,6 @@ from sim.guest_fields import (
     G_WAITER_ROOM,
     G_WAITERS,
     KICK,
-    L_BUSY,
-    L_DEPTH,
     L_FULL_DEPTH,
     L_NUMBER,
     L_STARVED,
@@ -89,9 +87,11 @@ from sim.guest_fields import (
     V_TAG,
     WAIT_EVENTS,
     WAIT_TAG,
+    has_budget,
     job_of,
     stamp_of,
     tag_base,
+    take_budget,
 )
 from sim.jit import kernel
 from sim.job_fields import (
@@ -291,7 +291,7 @@ def _fail(mem, st, tr, v, q, tag, outcome, now, delay):
     """
     t = tag_base(st, q, tag)
     tr[u64(st[t + T_ROW]) + record.R_OUTCOME] = outcome
-    st[u64(st[t + T_LUN]) + L_BUSY] += 1
+    take_budget(st, u64(st[t + T_LUN]))
     guest_complete.finish(mem, st, tr, q, tag, now)
     return after_add(st, tr, v, now, delay, st[v + V_BATCH_COUNT] > 0)
 
@@ -319,7 +319,7 @@ def add(mem, lines, st, tr, v, now):
         if st[q + G_DISPATCH_HEAD] >= 0:  # others wait already: behind them
             _requeue(st, v, q, tag, False)
             return after_add(st, tr, v, now, 0, st[v + V_BATCH_COUNT] > 0)
-    if st[lun + L_BUSY] >= st[lun + L_DEPTH] and not _is_inquiry_of_none(st, t, lun):
+    if not has_budget(st, lun) and not _is_inquiry_of_none(st, t, lun):
         if st[lun + L_FULL_DEPTH] == 0:
             return _fail(mem, st, tr, v, q, tag, record.NO_CONNECT, now, 0)
         st[lun + L_STARVED] = 1
@@ -340,7 +340,7 @@ def add(mem, lines, st, tr, v, now):
         # virtqueue_add_split() forces a notify when a chain with readable buffers does not fit.
         st[v + V_FORCED_KICK] = 1
         return after_add(st, tr, v, now, delay, True)
-    st[lun + L_BUSY] += 1
+    take_budget(st, lun)
     _stamp_data(mem, st, tr, q, tag)
     st[u64(st[q + G_ROW_OF_HEAD]) + u64(head)] = st[t + T_ROW]
     tr[row + record.R_AVAIL] = now + 1

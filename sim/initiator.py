@@ -111,7 +111,7 @@ class Initiator:
 
     `luns` in the order in which they were mapped; `targets` are the targets that exist, by default
     those of the LUNs, or target 0. Every nexus of `nexuses` reaches every LUN. `kernel` is the
-    host's. Raises ConfigError where such a target cannot be.
+    host's, `bugs` as host.bugs. Raises ConfigError where such a target cannot be.
     """
 
     def __init__(
@@ -121,6 +121,7 @@ class Initiator:
         targets: Sequence[int] = (),
         nexuses: int = 2,
         kernel: str = '6.12',
+        bugs: str | None = None,
         t10_pi: bool = False,
         memory: int = 16 << 20,
         wwpn: str = 'naa.5001405000000001',
@@ -142,6 +143,7 @@ class Initiator:
             (vhost_scsi.S_KERNEL, vhost_scsi.KERNEL_NUMBERS[kernel]),
             (vhost_scsi.S_ROOM, ROOM),
             (vhost_scsi.S_MEMORY, memory),
+            (vhost_scsi.S_BUGS, vhost_scsi.bugs_of(bugs)),
         )
         for name, value in device:
             self.st[int(name)] = value

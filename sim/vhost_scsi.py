@@ -87,8 +87,10 @@ DEVICE_WORDS = 15
 KERNEL_NUMBERS = {'6.1': 601, '6.12': 612, '7.2': 702}
 
 # Bugs that kernels before 6.1 had, or that a kernel with several workers would have, as bits.
-BUG_NAMES = ('control_silent', 'tmf_no_flush', 'plug_unchecked', 'no_ioctl_flush')
-CONTROL_SILENT, TMF_NO_FLUSH, PLUG_UNCHECKED = 1, 2, 4
+BUG_NAMES = (
+    'control_silent', 'tmf_no_flush', 'plug_unchecked', 'no_ioctl_flush', 'no_bounce'
+)  # fmt: skip
+CONTROL_SILENT, TMF_NO_FLUSH, PLUG_UNCHECKED, NO_BOUNCE = 1, 2, 4, 16
 
 # What becomes of a request.
 READY, FAILED, BAD_TARGET, DROPPED, NO_TAG = range(5)
@@ -266,6 +268,21 @@ def _map_data(st, s, buffers, x, protection):
 
 
 @kernel
+def _is_misaligned(st, x):
+    """Is a data segment no multiple of 512 bytes, as those of Windows may be?
+
+    vhost-scsi copies such data to or from a buffer of its own since Linux 6.5. Before it did, what
+    the block layer made of them depended on the driver below; the strict ones refuse the bio.
+    """
+    place = x + X_DATA + ONE
+    for _ in range(st[x + X_SEGMENTS]):
+        if st[place] & 511:
+            return True
+        place += TWO
+    return False
+
+
+@kernel
 def receive(mem, lines, st, core, s, buffers, x):
     """A chain becomes command `x`: READY for LIO, FAILED by it, BAD_TARGET, DROPPED, or NO_TAG.
 
@@ -309,7 +326,12 @@ def receive(mem, lines, st, core, s, buffers, x):
     if not answer_to(st, x, first, st[buffers + vring.B_IN], limit, st[s + S_ROOM]):
         return DROPPED
     reset_command(st, x, target)
-    return READY if server.prepare(st, x, u64(target), (address >> 32) & 0x3FFF) else FAILED
+    if not server.prepare(st, x, u64(target), (address >> 32) & 0x3FFF):
+        return FAILED
+    if st[s + S_BUGS] & NO_BOUNCE and _is_misaligned(st, x):
+        server.fail(st, x, scsi.SENSE_COMMUNICATION_FAILURE)
+        return FAILED
+    return READY
 
 
 @kernel

@@ -145,6 +145,17 @@ def test_a_header_and_a_response_may_be_cut_anywhere():
         assert (reply.response, reply.data) == (whole.response, whole.data), into
 
 
+def test_data_that_windows_cuts_at_odd_places_need_a_bounce_buffer():
+    # 4096 bytes that begin 255 bytes into a page: segments of 3841 and 255 bytes.
+    whole = desk().submit([header(READ_8)], [108, 4096])
+    cut = desk().submit([header(READ_8)], [108, 3841, 255])
+    assert (cut.response, cut.data) == (whole.response, whole.data)
+    old = desk(bugs="no_bounce").submit([header(READ_8)], [108, 3841, 255])
+    assert str(old.sense).startswith("2/08/00")
+    aligned = desk(bugs="no_bounce").submit([header(READ_8)], [108, 3584, 512])
+    assert (aligned.response, aligned.data) == (whole.response, whole.data)
+
+
 def test_a_response_is_written_across_its_buffers_also_when_it_is_an_error():
     cdb = bytes.fromhex("28 00 00 1f ff ff 00 00 02 00")
     whole = desk().submit([header(cdb)], [108, 1024])

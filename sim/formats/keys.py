@@ -21,7 +21,7 @@ REPLICATIONS_LEAST = 5  # before an interval is held against run.precision
 AUTO: Any = None  # load() chooses, by the rest of the config
 
 KERNELS = ('6.1', '6.12', '7.2')
-BUG = '(control_silent|tmf_no_flush|plug_unchecked|no_ioctl_flush)'
+BUG = '(control_silent|tmf_no_flush|plug_unchecked|no_ioctl_flush|no_bounce)'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,10 @@ class Guest:
     poll_queues: int = key(
         0, 'int', 'virtio_scsi.virtscsi_poll_queues: so many of the request queues are polled',
         high=1024,
+    )  # fmt: skip
+    can_queue: int | None = key(
+        None, 'int', 'commands of all LUNs and queues together that the SCSI host lets out at one '
+        'time; Linux has no such limit for virtio_scsi', low=1, high=2**31 - 1,
     )  # fmt: skip
 
 
@@ -107,7 +111,7 @@ class Host:
     )
     bugs: str | None = key(
         None, 'text', 'bugs of the past that it has: control_silent, tmf_no_flush, plug_unchecked, '
-        'no_ioctl_flush', pattern=f'{BUG}( *, *{BUG})*',
+        'no_ioctl_flush, no_bounce', pattern=f'{BUG}( *, *{BUG})*',
     )  # fmt: skip
 
 
