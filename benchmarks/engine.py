@@ -16,8 +16,8 @@ from benchmarks.yardstick import build
 from sim import costs, machine
 from sim.config import Config, load
 from sim.engine import ENGINES
-from sim.job_fields import J_FINISHED
 from sim.run import Phases
+from sim.workload.job_fields import J_FINISHED
 
 IODEPTH, LANES, SERVICE_US = 32, 8, 60
 SERVICE_CYCLES = SERVICE_US * 2600

@@ -102,7 +102,7 @@ def points(quick: bool) -> Iterator[Point]:
 def simulate(row: dict[str, Any], config: dict[str, Any], at: int) -> dict[str, Any]:
     """One stop: the row with what came of it. A function of its own for processes."""
     from sim.config import from_effective
-    from sim.stopping import StopPlan, stop
+    from sim.control.stopping import StopPlan, stop
 
     report = stop(from_effective(config), StopPlan(at=at))
     answers = report['responses']

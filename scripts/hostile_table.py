@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "reference" / "hostile.md"
 sys.path.insert(0, str(ROOT))
 
-from sim.vring_verdicts import TABLE  # noqa: E402
+from sim.ring.verdicts import TABLE  # noqa: E402
 from tests import hostile_cases as cases  # noqa: E402
 
 HEAD = """# Hostile rings
@@ -104,7 +104,7 @@ def page() -> str:
             "Two chains are out, with the tokens 0 and 1.\n",
             table(["case", "clause", "Linux", "ours: tokens that come back, then"], answers),
             "## Verdicts\n",
-            "`sim.vring_verdicts` reads the last one and the counters from a ring's state.\n",
+            "`sim.ring.verdicts` reads the last one and the counters from a ring's state.\n",
             table(["#", "verdict", "meaning", "errno", "vhost", "QEMU", "driver"], verdicts),
         ]
     )

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sim import __version__
+from sim.commands.study_options import add_budget, add_diff, add_explain, add_whatif
 from sim.errors import ConfigError
 from sim.options import (
     add_config,
@@ -23,7 +24,6 @@ from sim.options import (
     add_sweep,
     config_sources,
 )
-from sim.study_options import add_budget, add_diff, add_explain, add_whatif
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -162,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     inspect.set_defaults(command=_ring_inspect)
     scsi = commands.add_parser(
         'scsi',
-        add_help=False,  # sim.scsi_command has options of its own for everything behind the word
+        add_help=False,  # sim.commands.scsi has options of its own for everything behind the word
         help='a SCSI command as bytes: request, response, what they mean',
     )
     scsi.set_defaults(command=_scsi)
@@ -227,7 +227,7 @@ def add_truth(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from sim import fio_output, timeline_output
+    from sim.commands import fio_output, timeline_output
     from sim.config import load
 
     sets = list(options.sets)
@@ -471,7 +471,7 @@ def _ring_inspect(options: argparse.Namespace) -> int:
 def _scsi(options: argparse.Namespace) -> int:
     # A handful of commands is over long before the kernels would be compiled.
     os.environ.setdefault('NUMBA_DISABLE_JIT', '1')
-    from sim.scsi_command import main as serve
+    from sim.commands.scsi import main as serve
 
     text, data = serve(options.rest)
     print(text if data is None else json.dumps(data))
@@ -479,7 +479,7 @@ def _scsi(options: argparse.Namespace) -> int:
 
 
 def _stop(options: argparse.Namespace) -> int:
-    from sim.stop_command import main as stop
+    from sim.commands.stop import main as stop
 
     text, report = stop(options)
     print(json.dumps(report) if options.json else text)
@@ -492,7 +492,7 @@ def _stop(options: argparse.Namespace) -> int:
 
 def _ioctls(options: argparse.Namespace) -> int:
     os.environ.setdefault('NUMBA_DISABLE_JIT', '1')  # as above
-    from sim.ioctl_command import main as trace
+    from sim.commands.ioctls import main as trace
 
     text, data = trace(options)
     print(json.dumps(data) if options.json else text)
@@ -500,7 +500,7 @@ def _ioctls(options: argparse.Namespace) -> int:
 
 
 def _device(options: argparse.Namespace) -> int:
-    from sim.device_command import main as show
+    from sim.commands.device import main as show
 
     text, data = show(options)
     print(json.dumps(data) if options.json else text)

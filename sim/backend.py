@@ -18,7 +18,7 @@ counts of its queue (struct vhost_scsi_inflight). A count begins at 1, as a kref
 reaches 0 only after a flush (vhost_scsi_flush) has gone over to the other count and dropped that 1.
 
 A worker that has run out of work is busy until B_IDLE_FROM and asleep from then on; work that
-arrives before finds it awake. On a CPU that it shares (sim.host_cpu) there is a YIELD after each
+arrives before finds it awake. On a CPU that it shares (sim.vhost.cpu) there is a YIELD after each
 work, and READY is the wait for the CPU.
 
 There are as many workers as host.workers says. Works of a queue run on the queue's worker; so with
@@ -36,7 +36,7 @@ used up; one that publishes a buffer again before it comes back does, and is tol
 
 import numpy as np
 
-from sim import host_cpu, record, scsi, target, vhost_control, vhost_log, vhost_scsi, vring
+from sim import record, scsi, target, vring
 from sim.agents import (
     A_BUSY,
     A_FIELDS,
@@ -81,6 +81,10 @@ from sim.se_cmd import (
     X_STATE,
     X_TAG,
 )
+from sim.vhost import control_queue as vhost_control
+from sim.vhost import cpu as host_cpu
+from sim.vhost import log as vhost_log
+from sim.vhost import scsi as vhost_scsi
 
 u64 = np.uint64
 ONE, TWO = u64(1), u64(2)
@@ -125,7 +129,7 @@ FREE, HELD, WANTED = 0, 1, 2
     B_CURSOR,  # 6.1: number of the queue from which on others may have to be
     B_LOG,  # does this run of a kick work note buffers for the dirty log?
     B_KILLED,
-    B_VHOST,  # base of the device (sim.vhost_scsi)
+    B_VHOST,  # base of the device (sim.vhost.scsi)
     B_CPU,  # base of the host CPU that it shares, 0 if it has one of its own
 ) = map(u64, range(A_FIELDS, A_FIELDS + 27))
 WORKER_WORDS = A_FIELDS + 27
@@ -152,7 +156,7 @@ WORKER_WORDS = A_FIELDS + 27
     Q_COMMANDS,
     Q_COMMAND_WORDS,
     Q_ROW_OF_HEAD,  # trace only
-    Q_VHOST,  # base of the device (sim.vhost_scsi)
+    Q_VHOST,  # base of the device (sim.vhost.scsi)
     Q_BACKEND,  # 1 while an endpoint is set
     Q_SIGNALS,
     Q_SIGNALS_SUPPRESSED,

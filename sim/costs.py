@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from sim.config import Config
-from sim.control_costs import CONTROL_PARAMETERS
+from sim.control.costs import CONTROL_PARAMETERS
 from sim.errors import ConfigError
 from sim.features import STACKS
 from sim.formats.disks import preset_folder

@@ -11,7 +11,7 @@ While an interrupt is on its way further signals of the same vector merge with i
 
 import numpy as np
 
-from sim import aio_poll, backend, guest
+from sim import backend, guest
 from sim.agents import (
     A_BUSY,
     A_FIELDS,
@@ -24,6 +24,7 @@ from sim.agents import (
     move,
 )
 from sim.jit import kernel
+from sim.user import aio_poll
 
 u64 = np.uint64
 

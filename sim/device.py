@@ -1,7 +1,7 @@
 """QEMU's vhost-scsi device: VHostSCSICommon and what VHostSCSI adds to it.
 
 hw/scsi/vhost-scsi-common.c and hw/scsi/vhost-scsi.c, fields by their names there. Methods that take
-time are control actions (sim.control). Where QEMU exits, the VM ends (sim.vm.VmExitError).
+time are control actions (sim.control.clock). Where QEMU exits, the VM ends (VmExitError).
 
     realize     virtio_scsi_common_realize, the migration blocker, vhost_dev_init; undone step by
                 step where one fails
@@ -17,11 +17,11 @@ import struct
 from dataclasses import dataclass, field
 
 from sim import features
-from sim.control import Action
+from sim.control.clock import Action
+from sim.control.vm import Vm
 from sim.errors import ConfigError
-from sim.vhost_dev import VhostDev, VirtQueue
-from sim.vhost_ioctl import ABI_VERSION, VhostScsi
-from sim.vm import Vm
+from sim.vhost.dev import VhostDev, VirtQueue
+from sim.vhost.ioctl import ABI_VERSION, VhostScsi
 
 DRIVER_OK = 4
 SENSE_SIZE, CDB_SIZE = 96, 32  # VIRTIO_SCSI_SENSE_DEFAULT_SIZE, VIRTIO_SCSI_CDB_DEFAULT_SIZE

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sim import agents, backend, crossing, guest, iothread, reactor, target
+from sim import agents, backend, crossing, guest, target
 from sim.agents import (
     A_STATE,
     A_STEPS,
@@ -29,6 +29,7 @@ from sim.jit import kernel
 from sim.lio import server
 from sim.lio.command import MEDIUM
 from sim.memory import bare
+from sim.user import iothread, reactor
 
 u64 = np.uint64
 

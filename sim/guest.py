@@ -1,15 +1,15 @@
-"""The guest: the virtio_scsi driver and the thread above it (sim.app), on a vCPU.
+"""The guest: the virtio_scsi driver and the thread above it (sim.workload.app), on a vCPU.
 
-One vCPU is one agent. It runs a job's thread (several take turns: sim.guest_sched) and, on the same
-CPU, the interrupt handlers of the queues whose vectors point at it. The life of the thread and of
-the handler, each state named for the atomic action that it performs (kernel function in brackets):
+One vCPU is one agent. It runs a job's thread (several take turns: sim.driver.sched) and, on the
+same CPU, the interrupt handlers of the queues whose vectors point at it. The life of the thread and
+of the handler, each state named for its atomic action (kernel function in brackets):
 
     thread     CALL -> ADD -> KICK -> ENTER -> ADD ... -> REAP -> ADD ... -> DONE
                io_submit | virtqueue_add_sgs | kick_prepare, notify | VM entry | io_getevents
     handler    IRQ -> DRAIN ... -> RECHECK (-> DRAIN) -> RETURN
                vring_interrupt, disable_cb, get_buf | get_buf, enable_cb_prepare | more_used | iret
-    WORK       a kernel thread of the driver, which preempts the job's thread (sim.guest_work,
-               sim.guest_events)
+    WORK       a kernel thread of the driver, which preempts the job's thread (sim.driver.work,
+               sim.driver.events)
     asleep     WAIT_EVENTS (io_getevents, fsync) WAIT_TAG (blk_mq_get_tag)
                SLEEP (think time, rate, startdelay) DONE
     POLLED     io_uring with hipri: the thread looks at its queue again and again
@@ -27,32 +27,30 @@ A request that finds no tag puts the thread to sleep (blk_mq_get_tag); one that 
 or the LUN's queue depth used up waits in the hardware queue's dispatch list and is tried again
 after the next completions (blk_mq_run_hw_queue).
 
-This is the front. sim.guest_submit has the thread, sim.guest_handler the handler, sim.guest_vectors
-what calls it, sim.guest_complete what it sets going, sim.guest_sched the other threads,
-sim.guest_work and sim.guest_events kernel threads, sim.guest_fields the words of all.
+This is the front. In sim.driver, submit has the thread, handler the handler, vectors what calls it,
+complete what it sets going, sched the other threads, work and events kernel threads, fields the
+words of all.
 """
 
 # ruff: noqa: F405
 
 import numpy as np
 
-from sim import (
-    app,
-    guest_events,
-    guest_handler,
-    guest_sched,
-    guest_submit,
-    guest_vectors,
-    guest_work,
-)
 from sim.agents import A_BUSY, A_STATE, K_GUEST_SLICE, NEVER, move, wake
-from sim.guest_complete import see_used as see_used
-from sim.guest_complete import unfreeze as unfreeze
-from sim.guest_fields import *  # noqa: F403
-from sim.guest_vectors import give_work as give_work
-from sim.guest_vectors import raise_vector as raise_vector
+from sim.driver import events as guest_events
+from sim.driver import handler as guest_handler
+from sim.driver import sched as guest_sched
+from sim.driver import submit as guest_submit
+from sim.driver import vectors as guest_vectors
+from sim.driver import work as guest_work
+from sim.driver.complete import see_used as see_used
+from sim.driver.complete import unfreeze as unfreeze
+from sim.driver.fields import *  # noqa: F403
+from sim.driver.vectors import give_work as give_work
+from sim.driver.vectors import raise_vector as raise_vector
 from sim.jit import kernel
-from sim.job_fields import J_QUEUE_BASE
+from sim.workload import app
+from sim.workload.job_fields import J_QUEUE_BASE
 
 
 @kernel

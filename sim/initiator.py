@@ -9,7 +9,7 @@
     reply.status, reply.resid              # (0, 0)
 
 The bytes of a request go the way they go in the simulator: into guest memory, through
-sim.vhost_scsi into sim.lio, and the response back into guest memory. Nothing here knows SCSI.
+sim.vhost.scsi into sim.lio, and the response back into guest memory. Nothing here knows SCSI.
 """
 
 import mmap
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sim import scsi, vhost_control, vhost_scsi, vring
+from sim import scsi, vring
 from sim.errors import ConfigError
 from sim.formats.sense import Sense, parse_sense
 from sim.layout import PAGE_SIZE, REQ_PI_SIZE, REQ_SIZE, RESP_SIZE
@@ -28,6 +28,8 @@ from sim.lio import ports, sbc
 from sim.lio.ports import TargetPlan
 from sim.lio.spec import LunSpec
 from sim.se_cmd import FROM_DEVICE, X_DATA, X_DIRECTION, X_LENGTH
+from sim.vhost import control_queue as vhost_control
+from sim.vhost import scsi as vhost_scsi
 
 u64 = np.uint64
 

@@ -11,35 +11,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sim import (
-    agents,
-    aio_poll,
-    backend,
-    crossing,
-    guest,
-    memory,
-    reactor,
-    record,
-    recorder,
-    rng,
-    target,
-    user_plan,
-    wbt,
-)
+from sim import agents, backend, crossing, guest, memory, record, recorder, rng, target, wbt
 from sim.config import Config, Target
 from sim.costs import Costs
 from sim.disks import fields as disks
 from sim.disks.build import DiskPlan, has_volatile_cache
+from sim.driver.plan import GuestPlan
 from sim.formats.disks import THROTTLED
-from sim.guest_plan import GuestPlan
-from sim.host_plan import DevicePlan, HostPlan, Kworkers, Thread
-from sim.jobs import JobBuilder, JobPlan
 from sim.layout import F_HOTPLUG, PAGE_SIZE, VQ_REQUEST_FIRST
 from sim.lio import ports
 from sim.lio.ports import TargetPlan
 from sim.lio.spec import LunSpec
 from sim.units import ns_to_cycles
-from sim.user_plan import UserPlan
+from sim.user import aio_poll, reactor
+from sim.user import plan as user_plan
+from sim.user.plan import UserPlan
+from sim.vhost.plan import DevicePlan, HostPlan, Kworkers, Thread
+from sim.workload.jobs import JobBuilder, JobPlan
 
 Words = npt.NDArray[np.int64]
 
@@ -62,8 +50,8 @@ class Machine:
     host_vqs: tuple[int, ...]
     drivers: tuple[int, ...]  # the two sides of each ring (sim.vring)
     devices: tuple[int, ...]
-    log: int  # where the dirty bitmap of the device stands in `st` (sim.vhost_log)
-    vhost: int  # base of the vhost-scsi device (sim.vhost_scsi)
+    log: int  # where the dirty bitmap of the device stands in `st` (sim.vhost.log)
+    vhost: int  # base of the vhost-scsi device (sim.vhost.scsi)
     tasks: tuple[int, ...]  # of the guest's error handler
     error_handler: int
     event_work: int

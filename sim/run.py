@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 
 import sim
-from sim import agents, component, costs, hotplug, invariants, machine, recorder, resets, tasks
+from sim import agents, component, costs, invariants, machine, recorder
 from sim.analysis import frame, measure, summary
 from sim.config import Config, load
+from sim.control import hotplug, resets, tasks
 from sim.engine import ENGINES, Engine
 from sim.errors import ConfigError
 from sim.folders import whole_folder

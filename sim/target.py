@@ -47,7 +47,7 @@ from sim.se_cmd import (
     X_STATE,
     X_STATUS,
 )
-from sim.user_fields import collect
+from sim.user.fields import collect
 
 u64 = np.uint64
 ONE, TWO = u64(1), u64(2)

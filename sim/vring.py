@@ -10,7 +10,7 @@ on it wants to be notified: the driver writes used_event, the device writes avai
 each its event suppression structure).
 
 Which ring it is, is a word of the state: the dozen operations below have the same names and the
-same arguments for both, and go to sim.vring_split_driver, sim.vring_packed_device and their
+same arguments for both, and go to sim.ring.split_driver, sim.ring.packed_device and their
 siblings. Where a split ring has descriptor table, available ring and used ring, a packed ring has
 descriptor ring, driver event structure and device event structure. The driver is Linux's, the
 device is the kernel's vhost or QEMU's (`personality`). This module knows nothing of time and
@@ -25,7 +25,7 @@ so those halves are separate functions and the agents make them separate steps:
     D  used.idx, then look at used_event             | used_event, then look at used.idx
 
 A ring's private state is a stretch of int64 words in an array `st` that begins at `d` (driver) or
-`v` (device); sim.vring_common names the fields. `core` is the CPU that acts, `lines` the ownership
+`v` (device); sim.ring.common names the fields. `core` is the CPU that acts, `lines` the ownership
 table of sim.memory (None: nothing is charged).
 
 Buffers travel as a *buffer list* in `st` from a base on:
@@ -34,18 +34,15 @@ Buffers travel as a *buffer list* in `st` from a base on:
 The driver fills counts, addresses and lengths; the device's fetch fills all of it, up to IOV_MAX
 buffers: its list needs 4 + 2 * IOV_MAX words.
 
-Nothing here trusts memory that the other side can write: sim.vring_verdicts says what is refused.
+Nothing here trusts memory that the other side can write: sim.ring.verdicts says what is refused.
 """
 
 # ruff: noqa: F405
 
-from sim import vring_packed_device as packed_device
-from sim import vring_packed_driver as packed_driver
-from sim import vring_split_device as split_device
-from sim import vring_split_driver as split_driver
 from sim.jit import kernel
 from sim.layout import F_EVENT_IDX, F_IN_ORDER, F_INDIRECT_DESC, F_RING_PACKED
-from sim.vring_common import *  # noqa: F403  (its words are this module's as well)
+from sim.ring import packed_device, packed_driver, split_device, split_driver
+from sim.ring.common import *  # noqa: F403  (its words are this module's as well)
 
 FRESH_PACKED = 0x80008000  # both indices 0, both wrap counters 1
 

@@ -15,16 +15,13 @@ from collections import Counter
 
 import numpy as np
 
-from sim import (
-    layout,
-    vring,
-    vring_packed_device,
-    vring_packed_driver,
-    vring_split_device,
-    vring_split_driver,
-)
+from sim import layout, vring
 from sim.jit import JIT
 from sim.memory import new_lines
+from sim.ring import packed_device as vring_packed_device
+from sim.ring import packed_driver as vring_packed_driver
+from sim.ring import split_device as vring_split_device
+from sim.ring import split_driver as vring_split_driver
 
 u64 = np.uint64
 SIZE = 0x1000

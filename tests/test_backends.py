@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 
 from experiments import backends, command
-from sim import agents, aio_poll, costs, machine, record, user_fields, user_scsi, vring
+from sim import agents, costs, machine, record, vring
 from sim.analysis import frame
 from sim.config import ConfigError, load
 from sim.engine import ENGINES
 from sim.features import STACKS
 from sim.layout import USED_F_NO_NOTIFY, USED_RING
 from sim.run import Phases, run
+from sim.user import aio_poll
+from sim.user import fields as user_fields
+from sim.user import scsi as user_scsi
 
 VHOST, SPDK, QEMU = 'vhost-scsi-pci', 'vhost-user-scsi-pci', 'virtio-scsi-pci'
 DRIVERS = (VHOST, SPDK, QEMU)

@@ -4,15 +4,16 @@ import struct
 
 import pytest
 
-from sim import costs, features, machine, vmstate
+from sim import costs, features, machine
 from sim.config import load
+from sim.control import vmstate
+from sim.control.device_user import VHostUserSCSI
+from sim.control.power import DRIVER_STATUS, boot, make_host, rings_of, switch_on
+from sim.control.stopping import StopPlan, stop
+from sim.control.vm import VmExitError
 from sim.device import NOT_MIGRATABLE, RealizeError
-from sim.device_user import VHostUserSCSI
 from sim.engine import ENGINES
-from sim.power import DRIVER_STATUS, boot, make_host, rings_of, switch_on
-from sim.stopping import StopPlan, stop
-from sim.vhost_dev import VhostDev
-from sim.vm import VmExitError
+from sim.vhost.dev import VhostDev
 
 MODERN = 0x130000000
 
@@ -243,7 +244,7 @@ def test_logging_goes_on_and_off():
 
 
 def test_a_vm_that_ends_in_the_middle_of_a_run_is_told_of_and_nothing_runs_again(monkeypatch):
-    from sim.vhost_ioctl import VhostScsi
+    from sim.vhost.ioctl import VhostScsi
 
     def refuse(self, wwpn):
         yield from ()

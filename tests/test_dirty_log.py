@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
-from sim import agents, backend, costs, guest, machine, vhost_scsi, vring
+from sim import agents, backend, costs, guest, machine, vring
 from sim.config import load
+from sim.control.power import switch_on
 from sim.engine import ENGINES
 from sim.formats.cdb import build, by_name
 from sim.memory import new_lines
-from sim.power import switch_on
 from sim.run import Phases, digest_of
+from sim.vhost import scsi as vhost_scsi
 from tests.test_scsi_in_the_path import Bench
 
 WORK = {'rw': 'randread', 'bs': '16k', 'iodepth': 8, 'number_ios': 150, 'numjobs': 2}

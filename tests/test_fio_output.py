@@ -13,9 +13,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from sim import fio_output
 from sim.__main__ import main
 from sim.analysis import fio_json, fio_logs, fio_times
+from sim.commands import fio_output
 from sim.config import ConfigError, load
 from sim.formats import fio, fio_options
 from sim.histogram import MIDPOINT_NS

@@ -3,25 +3,17 @@
 import numpy as np
 import pytest
 
-from sim import (
-    backend,
-    costs,
-    guest,
-    hotplug,
-    invariants,
-    machine,
-    record,
-    vhost_control,
-    vhost_scsi,
-    vring,
-)
+from sim import backend, costs, guest, invariants, machine, record, vring
 from sim.agents import A_STATE
 from sim.analysis.frame import request_frame
 from sim.config import ConfigError, load
+from sim.control import hotplug
+from sim.driver.complete import outcome_of
 from sim.engine import ENGINES
-from sim.guest_complete import outcome_of
 from sim.layout import VQ_EVENT
 from sim.run import Phases, run
+from sim.vhost import control_queue as vhost_control
+from sim.vhost import scsi as vhost_scsi
 
 u64 = np.uint64
 SLOW = {"number_ios": 60, "iodepth": 2, "thinktime": "20us"}

@@ -8,10 +8,10 @@ import pytest
 import qemu_7_2_ioctls as seen
 
 from sim import costs, machine
+from sim.commands.ioctls import trace
 from sim.config import load
+from sim.control.power import DRIVER_STATUS, make_host, rings_of
 from sim.engine import ENGINES
-from sim.ioctl_command import trace
-from sim.power import DRIVER_STATUS, make_host, rings_of
 
 COMPARED = ('index', 'features', 'flags', 'num', 'nregions')
 

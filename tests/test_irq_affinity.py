@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sim import costs, guest, machine
 from sim.config import load
-from sim.irq_affinity import groups, queue_of
+from sim.driver.affinity import groups, queue_of
 from sim.run import run
 
 

@@ -6,10 +6,11 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from sim import job_fields as fields
-from sim import machine, places, rng, skew
+from sim import machine, rng
 from sim.config import ConfigError, load
 from sim.costs import of_config
+from sim.workload import job_fields as fields
+from sim.workload import places, skew
 
 DRAWS = 20_000
 # Of DRAWS draws with probability p, the number varies by sqrt(DRAWS p (1 - p)): four of them.

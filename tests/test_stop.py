@@ -10,14 +10,14 @@ import pytest
 from sim import agents, backend, costs, machine, record, vring
 from sim.analysis import frame
 from sim.config import load
+from sim.control.power import switch_on
+from sim.control.stop_policy import POLICIES, policy_named
+from sim.control.stopping import PHASES, StopPlan, stop
 from sim.engine import ENGINES
 from sim.errors import ConfigError
 from sim.layout import USED_IDX
-from sim.power import switch_on
 from sim.run import Phases
-from sim.stop_policy import POLICIES, policy_named
-from sim.stopping import PHASES, StopPlan, stop
-from sim.vhost_dev import index_at
+from sim.vhost.dev import index_at
 
 MS = 1_000_000
 COLUMN = {name: index for index, name in enumerate(record.COLUMNS)}

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from sim.config import ConfigError, from_effective, load
+from sim.control.stopping import StopPlan, stop
 from sim.engine import ENGINES
 from sim.formats.action_keys import TMF_FUNCTIONS
 from sim.run import run
-from sim.stopping import StopPlan, stop
 
 US = 1000
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim import timeline_output
 from sim.__main__ import main
 from sim.analysis import timeline_files
 from sim.analysis.timeline import Slice, lanes, timeline, value_at
+from sim.commands import timeline_output
 from sim.config import ConfigError, load
 from sim.record import STAGES, TIMESTAMPS
 from sim.run import run

@@ -15,13 +15,10 @@ import numpy as np
 import pytest
 
 from scripts import hostile_table
-from sim import (
-    testing,
-    vring,
-    vring_packed_device,
-    vring_split_device,
-    vring_verdicts,
-)
+from sim import testing, vring
+from sim.ring import packed_device as vring_packed_device
+from sim.ring import split_device as vring_split_device
+from sim.ring import verdicts as vring_verdicts
 from tests import fuzz_rings
 from tests import hostile_cases as cases
 

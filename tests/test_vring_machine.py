@@ -18,7 +18,8 @@ from hypothesis import settings
 from hypothesis import strategies as some
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from sim import testing, vring, vring_state
+from sim import testing, vring
+from sim.ring import state as vring_state
 from sim.testing import EVENT_IDX, IN_ORDER, INDIRECT_DESC, QEMU, VERSION_1, RingError
 from tests.rings import start_at
 

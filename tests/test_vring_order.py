@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from sim import testing, vring, vring_verdicts
+from sim import testing, vring
+from sim.ring import verdicts as vring_verdicts
 from sim.testing import IN_ORDER, VERSION_1
 
 KINDS = pytest.mark.parametrize('packed', [False, True], ids=['split', 'packed'])

@@ -8,9 +8,10 @@ import dataclasses
 
 import pytest
 
-from sim import testing, vring, vring_state
+from sim import testing, vring
+from sim.ring import state as vring_state
+from sim.ring.state import PackedState, SplitState
 from sim.testing import IN_ORDER, QEMU, VERSION_1
-from sim.vring_state import PackedState, SplitState
 
 SPLIT = {
     'num': 128,

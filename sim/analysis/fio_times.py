@@ -148,7 +148,7 @@ def clones_of(config: Config, requests: pd.DataFrame) -> list[Clone]:
 
 
 def places(config: Config) -> Iterator[tuple[int, int, int]]:
-    """Number, job and vCPU of each clone, in the order in which sim.jobs lays them out."""
+    """Number, job and vCPU of each clone, in the order in which sim.workload.jobs lays them out."""
     number = 0
     for members in config.phases:
         vcpu = 0

@@ -12,24 +12,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sim import (
-    agents,
-    backend,
-    crossing,
-    guest,
-    job_fields,
-    record,
-    recorder,
-    user_fields,
-    user_plan,
-    wbt,
-)
+from sim import agents, backend, crossing, guest, record, recorder, wbt
 from sim.config import Config
 from sim.disks import fields as disks
 from sim.histogram import LIMIT_NS, LOWEST_NS, WIDTH_NS, Histogram
 from sim.machine import Machine
 from sim.memory import C_HITS, C_SHARED, C_TRANSFERS, CORE_WORDS, L_CORES
 from sim.units import cycles_to_ns
+from sim.user import fields as user_fields
+from sim.user import plan as user_plan
+from sim.workload import job_fields
 
 
 def trace_rows(machine: Machine) -> npt.NDArray[np.int64]:

@@ -10,12 +10,12 @@ import numpy as np
 
 from sim.analysis import stats
 from sim.config import Config, load
+from sim.control.stopping import Stopping, StopPlan
 from sim.costs import load_preset, of_config
 from sim.disks.alone import HZ, alone
 from sim.errors import ConfigError
 from sim.formats.spread import Spread, parse_spread
 from sim.run import run
-from sim.stopping import Stopping, StopPlan
 from sim.studies.target_file import OWN, Parameter, is_time
 from sim.units import format_time, parse_time_ns
 

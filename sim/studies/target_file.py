@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sim.control_costs import CONTROL_PARAMETERS
+from sim.control.costs import CONTROL_PARAMETERS
 from sim.costs import MODEL_PARAMETERS
 from sim.errors import ConfigError, shown
 from sim.formats import nearest, read_text

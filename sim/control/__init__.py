@@ -1,0 +1,1 @@
+"""Control actions: what SimPy processes do to a running machine."""

@@ -1,0 +1,277 @@
+"""A VM that is stopped and goes on: the process, and what becomes of the guest's requests.
+
+The process is QEMU's vm_stop() followed by vm_start(), with the device's stop and start inside:
+
+    pause_all_vcpus, vm_state_notify | the gap | CLEAR_ENDPOINT with its drain, GET_VRING_BASE,
+    notifiers, bdrv_flush_all | (the hold) | vm_state_notify, the device's start | resume_all_vcpus
+
+Everything from the pause of the vCPUs to their resumption is charged to exactly one phase of PHASES
+(`stopped` is the hold). Checkers watch, and steer nothing: requirements 2.1 (the backend's state is
+synced into the device), 2.2 (no further I/O to the target), 2.3 (guest memory is left alone) and 3
+(requests in flight are completed), as the change that made vhost-scsi migratable stated them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sim import record
+from sim.analysis import frame
+from sim.config import Config
+from sim.control.clock import Action
+from sim.control.power import Host, switch_on
+from sim.control.stop_checks import Watch, in_flight
+from sim.control.stop_policy import POLICIES, Policy
+from sim.control.vm import VmExitError
+from sim.engine import Engine
+from sim.errors import ConfigError
+from sim.features import STACKS
+from sim.run import Phases, Result, run
+from sim.units import cycles_to_ns, format_time, ns_to_cycles
+
+PHASES = (
+    'vcpu_pause', 'drain', 'log_sync', 'ring_base', 'device_start', 'endpoint', 'vcpu_resume',
+)  # fmt: skip
+COLUMN = {name: index for index, name in enumerate(record.COLUMNS)}
+FINE = (record.OK, record.CHECK_CONDITION)
+RESPONSES = {'ok': '0', 'check_condition': '0', 'bad_target': '3'}  # virtio_scsi response codes
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopPlan:
+    """When and how. Times in ns: `gap` lies between the vCPUs' standstill and CLEAR_ENDPOINT,
+    `hold` between the end of the stop and `cont`, `lead` before `at` where the policy has one.
+    `log`: when dirty logging begins, as at the beginning of a migration; None: never.
+    """
+
+    at: int
+    gap: int = 0
+    hold: int = 0
+    lead: int = 0
+    log: int | None = None
+    policy: Policy = POLICIES['drain']
+
+
+@dataclass
+class Stopping:
+    """One stop of one run: `attend` puts it into the run, `report` says what came of it."""
+
+    config: Config
+    plan: StopPlan
+    host: Host | None = None
+    outcome: str = 'not stopped'
+    watch: Watch | None = None
+    paused_at: int = 0
+    resumed_at: int | None = None
+    in_flight: int = 0
+    unfetched: int = 0
+    open_serials: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def attend(self, engine: Engine, phases: Phases) -> None:
+        """Switch the device on and schedule the stop."""
+        self.host = switch_on(engine, self.config)
+        engine.env.process(self._guarded(self.host, phases))
+
+    # ---- the process
+
+    def _guarded(self, host: Host, phases: Phases) -> Action:
+        plan, hz = self.plan, self.config.host.cpu_hz
+        if plan.log is not None:
+            yield host.control.env.timeout(int(ns_to_cycles(plan.log, hz)))
+            yield from host.device.dev.set_log(True)
+        begin = int(ns_to_cycles(plan.at - plan.lead, hz))
+        yield host.control.env.timeout(max(0, begin - host.control.now))
+        if plan.policy.name == 'gate':
+            yield from host.file.gate()
+        elif plan.policy.name == 'quiesce':
+            host.vm.freeze_queues()
+        yield host.control.env.timeout(max(0, int(ns_to_cycles(plan.at, hz)) - host.control.now))
+        if phases.over:
+            raise ConfigError(
+                f'--at {format_time(self.plan.at)}: the run is over by then; stop earlier, or give '
+                'it more to do (workload.number_ios, workload.runtime)'
+            )
+        self.outcome = 'stuck'
+        try:
+            yield from self._stop_and_cont(host)
+        except VmExitError as end:
+            self.outcome = f'QEMU exits: {end}'
+
+    def _stop_and_cont(self, host: Host) -> Action:
+        control, vm, device = host.control, host.vm, host.device
+        hz, costs = self.config.host.cpu_hz, control.costs
+        host.file.without = frozenset({self.plan.policy.name.removeprefix('no-')})
+        device.dev.forget_base = self.plan.policy.name == 'no-sync'
+        device.base_first = self.plan.policy.name == 'base-before-clear'
+        self.paused_at = control.now
+        control.enter('vcpu_pause')
+        yield from vm.pause_all_vcpus()
+        yield from control.pay(costs.vm_state_notify)
+        yield from control.pay(int(ns_to_cycles(self.plan.gap, hz)))
+        vm.running = False
+        watch = Watch(host)
+        self.watch = watch
+        self._look(host)
+        host.file.on_cleared = watch.cleared
+        yield from device.set_status(device.parent_obj.status)
+        control.enter('ring_base')
+        yield from control.pay(costs.bdrv_flush)
+        watch.stopped()
+        control.enter('stopped')
+        yield from control.pay(int(ns_to_cycles(self.plan.hold, hz)))
+        control.enter('device_start')
+        yield from control.pay(costs.vm_state_notify)
+        watch.still_stopped()
+        vm.running = True
+        yield from device.set_status(device.parent_obj.status)
+        control.enter('vcpu_resume')
+        yield from vm.resume_all_vcpus()
+        if self.plan.policy.name == 'quiesce':
+            vm.unfreeze_queues()
+        control.enter(None)
+        self.resumed_at = control.now
+        self.outcome = 'ok'
+
+    # ---- what checkers see
+
+    def _look(self, host: Host) -> None:
+        """What is where when CLEAR_ENDPOINT is about to be called."""
+        machine = host.control.machine
+        rows = frame.trace_rows(machine)
+        published = (rows[:, COLUMN['t_avail']] > 0) & (rows[:, COLUMN['t_complete']] == 0)
+        self.open_serials = rows[published, COLUMN['serial']].copy()
+        self.unfetched = int((published & (rows[:, COLUMN['t_fetch']] == 0)).sum())
+        self.in_flight = in_flight(host)
+
+    # ---- the report
+
+    def report(self, result: Result) -> dict[str, Any]:
+        """What `sim stop` prints: see docs/reference/command-line.md."""
+        host, hz = self.host, self.config.host.cpu_hz
+        assert host is not None
+        machine, control = host.control.machine, host.control
+
+        def ns(cycles: int | None) -> int | None:
+            return None if cycles is None else int(cycles_to_ns(cycles, hz))
+
+        spent = control.clock.spent
+        names = [*PHASES, *(['stopped'] if self.plan.hold else [])]
+        cleared = [c.duration for c in control.calls if c.name == 'VHOST_SCSI_CLEAR_ENDPOINT']
+        rows = frame.trace_rows(machine)
+        outcome = self.outcome
+        down = None if self.resumed_at is None else self.resumed_at - self.paused_at
+        complete = rows[:, COLUMN['t_complete']]
+        if outcome == 'ok' and (complete == 0).any():
+            outcome = 'hung'
+        elif outcome == 'ok' and not np.isin(rows[:, COLUMN['outcome']], FINE).all():
+            outcome = 'errors'
+        findings, run_violations = self._explained(rows, outcome, result)
+        latency = (complete - rows[:, COLUMN['t_arrive']])[complete > 0]
+        after = complete[complete > (self.resumed_at or 0)]
+        first = (
+            None if self.resumed_at is None or not after.size else after.min() - 1 - self.resumed_at
+        )
+        return {
+            'id': result.report['id'],
+            'digest': result.report['digest'],
+            'at_ns': self.plan.at,
+            'outcome': outcome,
+            'clear_endpoint_ns': ns(cleared[-1]) if cleared else None,
+            'phases_ns': {name: ns(spent.get(name, 0)) for name in names},
+            'downtime_ns': ns(down),
+            'blackout_ns': self._blackout(rows, hz),
+            'first_completion_ns': ns(first),
+            'in_flight_at_stop': self.in_flight,
+            'unfetched_at_stop': self.unfetched,
+            'responses': self._responses(rows),
+            'above_1s': int((latency > hz).sum()),
+            'above_30s': int((latency > 30 * hz).sum()),
+            'violations': [*(self.watch.found() if self.watch else []), *run_violations],
+            'findings': findings,
+            'expected': self.plan.policy.breaks,
+            'hypothetical': self._hypothetical(result),
+            'policy': self.plan.policy.name,
+            'config': self.config.effective(),
+        }  # fmt: skip
+
+    def _explained(
+        self, rows: npt.NDArray[np.int64], outcome: str, result: Result
+    ) -> tuple[list[str], list[str]]:
+        """Findings, and those violations of the run that are not explained by them.
+
+        Where QEMU has ended the VM, and where requests stand in a ring whose kick was consumed, the
+        real guest would wait for ever as well: it is found, and no mistake of the simulation.
+        """
+        published = (rows[:, COLUMN['t_avail']] > 0) & (rows[:, COLUMN['t_fetch']] == 0)
+        findings = []
+        if outcome.startswith('QEMU exits'):
+            findings.append('liveness: the VM has ended; its requests are never answered')
+        elif outcome == 'hung' and published.any() and not self.plan.policy.breaks:
+            first = rows[published][0, COLUMN['serial']]
+            findings.append(
+                f'liveness: {int(published.sum())} requests stay in the ring, the first is serial '
+                f'{first}: their kick was consumed while the endpoint was cleared, SET_ENDPOINT '
+                'queues nothing, and the Linux driver never lets a request time out'
+            )
+        if not findings:
+            return [], result.violations
+        explained = ('conservation', 'end', "Little's law")
+        return findings, [v for v in result.violations if not v.startswith(explained)]
+
+    def _hypothetical(self, result: Result) -> list[str]:
+        policy = self.plan.policy
+        mine = [f'stop policy {policy.name}: {policy.what}'] if policy.hypothetical else []
+        return [*result.report['hypothetical'], *mine]
+
+    def _blackout(self, rows: npt.NDArray[np.int64], hz: int) -> dict[str, Any]:
+        """Per queue the longest gap between two completions that ends after the pause began.
+
+        None: nothing of that queue completed after the VM went on.
+        """
+        queues: dict[str, int | None] = {}
+        for queue in np.unique(rows[:, COLUMN['queue']]):
+            mine = rows[rows[:, COLUMN['queue']] == queue]
+            times = np.sort(mine[mine[:, COLUMN['t_complete']] > 0, COLUMN['t_complete']] - 1)
+            ends = np.concatenate([[0], times])
+            gaps = np.diff(ends)[times > self.paused_at]
+            went_on = self.resumed_at is not None and (times > self.resumed_at).any()
+            longest = int(cycles_to_ns(int(gaps.max()), hz)) if went_on else None
+            queues[str(int(queue))] = longest
+        known = [gap for gap in queues.values() if gap is not None]
+        return {'largest': max(known, default=None), 'queues': queues}
+
+    def _responses(self, rows: npt.NDArray[np.int64]) -> dict[str, int]:
+        """Of the requests that were with the device at the stop, how they were answered."""
+        mine = rows[np.isin(rows[:, COLUMN['serial']], self.open_serials)]
+        names = [record.OUTCOMES[outcome] for outcome in mine[:, COLUMN['outcome']]]
+        found: dict[str, int] = {}
+        for name in names:
+            code = RESPONSES.get(name, 'none')
+            found[code] = found.get(code, 0) + 1
+        return dict(sorted(found.items()))
+
+
+def stop(
+    config: Config, plan: StopPlan, look: Callable[[Result, Stopping], None] | None = None
+) -> dict[str, Any]:
+    """Run a config with a stop in it. `look` is shown what came of it.
+
+    Errors: ConfigError, also where the run is over by then.
+    """
+    if config.run.record != 'full':
+        raise ConfigError(
+            f'run.record={config.run.record}: a stop looks at every request; use run.record=full'
+        )
+    if STACKS[config.device.driver] != 'vhost-scsi':
+        raise ConfigError(
+            f'device.driver={config.device.driver}: the stop of kernel vhost-scsi is modelled, not '
+            'its; use vhost-scsi-pci'
+        )
+    stopping = Stopping(config, plan)
+    result = run(config, attend=stopping.attend)
+    if look is not None:
+        look(result, stopping)
+    return stopping.report(result)

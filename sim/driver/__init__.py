@@ -1,0 +1,1 @@
+"""The parts of the guest behind sim.guest: submission, interrupts, scheduler, kernel threads."""

@@ -1,0 +1,301 @@
+"""QEMU's struct vhost_dev: the generic half of a vhost device, in QEMU's order of ioctls.
+
+hw/virtio/vhost.c: vhost_dev_init, vhost_dev_start, vhost_dev_stop, vhost_dev_set_log, by version of
+QEMU. `VhostDev` talks to a file of the host kernel (sim.vhost.ioctl) and keeps the virtqueues as
+QEMU's virtio core has them; while vhost runs, their indices are stale, as in life.
+
+    QEMU 4.2    VRING_CALL alone at init
+    5.2         GET_BACKEND_FEATURES follows SET_FEATURES; vhost-scsi has no such ioctl
+    7.2         VRING_ERR at init
+    9.0         workers of their own (worker_per_virtqueue)
+    10.2        feature arrays are tried first; vhost-scsi has no such ioctls either
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from sim import features
+from sim.control.clock import Action
+from sim.control.vm import Vm
+from sim.layout import USED_IDX
+from sim.vhost.file import VRING_F_LOG, EventFd
+from sim.vhost.ioctl import VhostScsi
+
+LOG_CHUNK = 4096 * 64  # VHOST_LOG_CHUNK: bytes of guest memory per word of the log
+FEATURE_WORDS = 2  # VIRTIO_FEATURES_NU64S
+
+# What the unset argument of GET_BACKEND_FEATURES held in a trace of QEMU 7.2: an errno of its own
+# at start (ENOBUFS: no queue has that number) and another when logging began (ENOTTY).
+STACK_AT_START, STACK_AT_LOG = 0xFFFFFFFF, 0
+
+
+@dataclass
+class VirtQueue:
+    """A virtqueue as QEMU's virtio core has it; no ring address: the guest has not set it up."""
+
+    num: int
+    desc: int = 0
+    avail: int = 0
+    used: int = 0
+    last_avail_idx: int = 0
+    shadow_avail_idx: int = 0
+    used_idx: int = 0
+    signalled_used_valid: bool = False
+    inuse: int = 0
+    vector: int = 0
+
+    @property
+    def is_set_up(self) -> bool:
+        """Has the guest given it a ring (virtio_queue_get_desc_addr)?"""
+        return self.desc != 0
+
+
+@dataclass
+class Log:
+    """QEMU's dirty bitmap: one bit per 4 KiB of guest address space, in 64-bit words."""
+
+    words: int
+    bits: int = 0
+
+
+@dataclass
+class VhostDev:
+    """struct vhost_dev. `vqs` are the device's virtqueues, `nvqs` how many vhost serves."""
+
+    vm: Vm
+    file: VhostScsi
+    qemu: tuple[int, int]
+    vqs: list[VirtQueue]
+    features: int = 0
+    acked_features: int = 0
+    backend_features: int = 0
+    started: bool = False
+    log_enabled: bool = False
+    log: Log | None = None
+    forget_base: bool = False  # what GET_VRING_BASE says is lost, to see what it is good for
+    notifiers: dict[str, EventFd] = field(default_factory=dict)
+    fds: int = 15
+
+    @property
+    def nvqs(self) -> int:
+        """Queues that vhost serves: control, event and every request queue."""
+        return len(self.vqs)
+
+    # ---- life
+
+    def init(self, *, worker_per_virtqueue: bool = False) -> Action:
+        """vhost_dev_init(): 0 or a negative errno."""
+        answer = yield from self._call(self.file.set_owner())
+        if answer < 0:
+            return answer
+        found = yield from self._get_features()
+        self.features = found['features']
+        for index in range(self.nvqs):
+            masked, broken = self._fd(f'masked{index}'), self._fd(f'error{index}')
+            yield from self._call(self.file.set_vring_call(index, masked))
+            if self.qemu >= (7, 1):
+                yield from self._call(self.file.set_vring_err(index, broken))
+        if worker_per_virtqueue and self.qemu >= (9, 0):
+            return (yield from self._own_workers())
+        return 0
+
+    def _own_workers(self) -> Action:
+        """vhost_scsi_set_workers(): the first request queue shares control's and event's worker."""
+        for index in range(3, self.nvqs):
+            made = yield from self._call(self.file.new_worker())
+            if not isinstance(made, dict):
+                return 0  # ENOTTY: a warning, and one worker for all
+            answer = yield from self._call(self.file.attach_vring_worker(index, made['worker']))
+            if answer < 0:
+                return answer
+        return 0
+
+    def start(self) -> Action:
+        """vhost_dev_start(): 0 or a negative errno; what was begun is undone on failure."""
+        self.started = True
+        answer = yield from self._set_features(STACK_AT_START)
+        if answer == 0:
+            answer = yield from self._call(self.file.set_mem_table(1))
+        begun: list[int] = []
+        for index in range(self.nvqs if answer == 0 else 0):
+            answer = yield from self._start_queue(index)
+            if answer < 0:
+                break
+            begun.append(index)
+        if answer == 0 and self.log_enabled:
+            self.log = self._new_log()
+            answer = yield from self._call(self.file.set_log_base(self.log))
+        if answer == 0:
+            return 0
+        for index in begun:
+            yield from self._stop_queue(index)
+        self.log = None
+        self.started = False
+        return answer
+
+    def unmask(self) -> Action:
+        """vhost_virtqueue_mask(false) of every queue: signals go to the guest's notifiers."""
+        for index in range(self.nvqs):
+            guest = self._fd(f'guest{index}')
+            yield from self._call(self.file.set_vring_call(index, guest))
+
+    def stop(self, *, bases: bool = True) -> Action:
+        """vhost_dev_stop(): the indices come back; errors of all queues OR-ed together.
+
+        `bases` False: they have been read before.
+        """
+        control, answer = self.vm.control, 0
+        if bases:
+            answer = yield from self.read_bases()
+        before = control.enter_within('log_sync')
+        yield from self._put_log(sync=True)
+        control.enter_within(before)
+        self.started = False
+        return answer
+
+    def read_bases(self) -> Action:
+        """vhost_virtqueue_stop() of every queue."""
+        answer = 0
+        for index in range(self.nvqs):
+            answer |= yield from self._stop_queue(index)
+        return answer
+
+    # ---- queues
+
+    def _start_queue(self, index: int) -> Action:
+        """vhost_virtqueue_start(); a queue without a ring is passed over."""
+        vq, file, costs = self.vqs[index], self.file, self.vm.control.costs
+        if not vq.is_set_up:
+            return 0
+        answer = yield from self._call(file.set_vring_num(index, vq.num))
+        if answer == 0:
+            answer = yield from self._call(file.set_vring_base(index, vq.last_avail_idx))
+        if answer == 0:
+            yield from self.vm.control.pay(3 * costs.ring_map)
+            answer = yield from self._set_addr(index)
+        if answer == 0:
+            kick = self.notifiers[f'host{index}']
+            answer = yield from self._call(file.set_vring_kick(index, kick))
+        return answer
+
+    def _set_addr(self, index: int) -> Action:
+        """vhost_virtqueue_set_addr()."""
+        vq = self.vqs[index]
+        flags = VRING_F_LOG if self.log_enabled else 0
+        return self._call(
+            self.file.set_vring_addr(
+                index, flags=flags, desc=vq.desc, avail=vq.avail, used=vq.used, log=vq.used
+            )
+        )
+
+    def _stop_queue(self, index: int) -> Action:
+        """vhost_virtqueue_stop(): where GET_VRING_BASE fails, used.idx stands for it."""
+        vq, mem = self.vqs[index], self.vm.machine.mem
+        if not vq.is_set_up:
+            return 0
+        found = yield from self._call(self.file.get_vring_base(index))
+        used_idx = index_at(mem, vq.used + int(USED_IDX))
+        if self.forget_base:
+            return 0
+        if isinstance(found, dict):
+            vq.last_avail_idx = vq.shadow_avail_idx = found['num']
+        else:
+            vq.last_avail_idx = vq.shadow_avail_idx = used_idx
+        vq.signalled_used_valid = False
+        vq.used_idx = used_idx
+        vq.inuse = vq.last_avail_idx - used_idx & 0xFFFF
+        yield from self.vm.control.pay(3 * self.vm.control.costs.ring_map)
+        return 0 if isinstance(found, dict) else found
+
+    # ---- features and log
+
+    def _get_features(self) -> Action:
+        if self.qemu >= (10, 2):
+            yield from self._call(self.file.unknown('VHOST_GET_FEATURES_ARRAY', FEATURE_WORDS))
+        return (yield from self._call(self.file.get_features()))
+
+    def _set_features(self, stack: int) -> Action:
+        """vhost_dev_set_features(): what the guest acked, and LOG_ALL while logging."""
+        wanted = self.acked_features & ~features.mask(features.ACCESS_PLATFORM)
+        wanted |= features.mask(features.LOG_ALL) if self.log_enabled else 0
+        if self.qemu >= (10, 2):
+            yield from self._call(self.file.unknown('VHOST_SET_FEATURES_ARRAY', FEATURE_WORDS))
+        answer = yield from self._call(self.file.set_features(wanted))
+        if answer == 0 and self.qemu >= (5, 2):
+            yield from self._call(self.file.unknown('VHOST_GET_BACKEND_FEATURES', stack))
+        return answer
+
+    def set_log(self, enable: bool) -> Action:
+        """vhost_migration_log(): 0 or a negative errno; a failure is rolled back.
+
+        Enabling: SET_LOG_BASE, SET_FEATURES with LOG_ALL, SET_VRING_ADDR with VRING_F_LOG. What is
+        fetched between the first and the second is not logged.
+        """
+        if enable == self.log_enabled:
+            return 0
+        if not self.started:
+            self.log_enabled = enable
+            return 0
+        if enable:
+            log = self._new_log()
+            answer = yield from self._call(self.file.set_log_base(log))
+            if answer < 0:
+                return answer
+            self.log = log
+        answer = yield from self._switch_log(enable)
+        if answer < 0:
+            yield from self._switch_log(not enable)
+            return answer
+        if not enable:
+            yield from self._put_log(sync=False)
+        return 0
+
+    def _switch_log(self, enable: bool) -> Action:
+        """vhost_dev_set_log()."""
+        self.log_enabled = enable
+        answer = yield from self._set_features(STACK_AT_LOG)
+        for index in range(self.nvqs if answer == 0 else 0):
+            if self.vqs[index].is_set_up:
+                answer = yield from self._set_addr(index)
+                if answer < 0:
+                    break
+        return answer
+
+    def _new_log(self) -> Log:
+        """vhost_get_log_size(): a word for each 256 KiB of guest address space."""
+        return Log(words=-(-self.vm.machine.mem.size // LOG_CHUNK))
+
+    def _put_log(self, *, sync: bool) -> Action:
+        """vhost_log_put(): with `sync`, every word is looked at (vhost_dev_sync_region)."""
+        if self.log is not None and sync:
+            yield from self.vm.control.pay(self.log.words * self.vm.control.costs.log_word)
+        self.log = None
+
+    # ---- small things
+
+    def _call(self, ioctl: Action) -> Action:
+        """QEMU's own work, and an ioctl."""
+        yield from self.vm.control.pay(self.vm.control.costs.qemu_step)
+        return (yield from ioctl)
+
+    def _fd(self, name: str) -> EventFd:
+        if name not in self.notifiers:
+            self.notifiers[name] = EventFd(self._next_fd())
+        return self.notifiers[name]
+
+    def new_host_notifiers(self) -> None:
+        """virtio_bus_set_host_notifier(): fresh eventfds, made with the counter at 1."""
+        for index in range(self.nvqs):
+            self.notifiers[f'host{index}'] = EventFd(self._next_fd(), count=1)
+
+    def _next_fd(self) -> int:
+        """A number for a new file, above those that QEMU has open by then."""
+        self.fds += 1
+        return self.fds
+
+
+def index_at(mem: npt.NDArray[np.uint8], at: int) -> int:
+    """A le16 of guest memory, as the virtio core reads a ring's index."""
+    return int.from_bytes(mem[at : at + 2].tobytes(), 'little')
