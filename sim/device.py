@@ -104,6 +104,7 @@ class VHostSCSICommon:
     migratable: bool = False
     inflight: object | None = None
     base_first: bool = False  # the wrong order: GET_VRING_BASE before CLEAR_ENDPOINT
+    log_first: bool = False  # the wrong order: the log is synced before CLEAR_ENDPOINT
 
     def get_features(self, offered: int) -> int:
         """vhost_scsi_common_get_features(): listed bits that the backend lacks are cleared."""
@@ -146,7 +147,7 @@ class VHostSCSICommon:
 
     def stop(self) -> Action:
         """vhost_scsi_common_stop(): what vhost_dev_stop() said."""
-        answer = yield from self.dev.stop(bases=not self.base_first)
+        answer = yield from self.dev.stop(bases=not self.base_first, sync=not self.log_first)
         yield from self.vm.set_guest_notifiers(self.dev.nvqs)
         yield from self.vm.stop_host_notifiers(self.dev.nvqs)
         return answer
@@ -233,6 +234,10 @@ class VHostSCSI(VHostSCSICommon):
         """vhost_scsi_stop(): CLEAR_ENDPOINT, whatever it answers, then the rest."""
         control = self.vm.control
         before = control.enter_within('endpoint')
+        if self.log_first:
+            control.enter_within('log_sync')
+            yield from self.dev.sync_log()
+            control.enter_within('endpoint')
         if self.base_first:
             control.enter_within('ring_base')
             yield from self.dev.read_bases()

@@ -505,3 +505,17 @@ def test_the_stop_waits_until_logging_has_begun():
     )
     assert late['clear_endpoint_ns'] > 99 * MS  # the next requests had just begun
     assert prompt['clear_endpoint_ns'] == pytest.approx(94 * MS, abs=MS)
+
+
+@pytest.mark.parametrize(('kernel', 'fewest'), [('6.12', 1), ('7.2', 16)])
+def test_a_log_synced_too_early_misses_what_the_drain_writes(kernel, fewest):
+    """The used ring on every kernel, and from 7.2 on the pages of the sixteen reads too.
+
+    The requests in flight are those of the third turn: logging begins within the second.
+    """
+    wanted = config(16, ios=48, host={'kernel': kernel})
+    report = wrong('log-before-flush', wanted, at=220 * MS, log=1 * MS)
+    assert requirements(report) == ['2.3']
+    pages = int(report['violations'][0].split()[2])
+    assert pages == 1 if fewest == 1 else pages >= fewest
+    assert requirements(wrong('drain', wanted, at=220 * MS, log=1 * MS)) == []

@@ -50,6 +50,7 @@ class Watch:
 
     def stopped(self) -> None:
         """The device has stopped: requirement 2.1, queue by queue."""
+        self._left_in_log()
         st, mem = self.machine.st, self.machine.mem
         for index, vq in enumerate(self.host.device.parent_obj.vqs):
             if not vq.is_set_up or index >= len(self.machine.devices):
@@ -65,6 +66,20 @@ class Watch:
                     f'has last_avail_idx {vq.last_avail_idx} and used_idx {vq.used_idx}, the '
                     f'backend {there} and {used}'
                 )
+
+    def _left_in_log(self) -> None:
+        """Requirement 2.3: what the backend has written, migration knows of."""
+        if not self.host.device.dev.log_enabled:
+            return
+        bits = np.unpackbits(self.machine.dirty_log, bitorder='little')
+        pages = np.flatnonzero(bits)
+        if pages.size:
+            at = int(pages[0]) * PAGE_SIZE
+            self.sentences.append(
+                f'requirement 2.3: {pages.size} guest pages were written after the last sync of '
+                f'the dirty log, and would stay behind; the first is {at:#x}, '
+                f'{place_of(self.machine, at)}'
+            )
 
     def still_stopped(self) -> None:
         """The VM is about to go on: requirement 2.3 over the time since CLEAR_ENDPOINT returned."""

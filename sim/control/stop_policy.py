@@ -41,6 +41,10 @@ POLICIES = {
             name='base-before-clear', breaks='2.1',
             what='GET_VRING_BASE is read while requests are in flight',
         ),
+        Policy(
+            name='log-before-flush', breaks='2.3',
+            what='the dirty log is synced while requests are in flight (with --log)',
+        ),
     )
 }  # fmt: skip
 

@@ -106,6 +106,7 @@ class Stopping:
         host.file.without = frozenset({self.plan.policy.name.removeprefix('no-')})
         device.dev.forget_base = self.plan.policy.name == 'no-sync'
         device.base_first = self.plan.policy.name == 'base-before-clear'
+        device.log_first = self.plan.policy.name == 'log-before-flush'
         self.paused_at = control.now
         control.enter('vcpu_pause')
         yield from vm.pause_all_vcpus()

@@ -57,7 +57,7 @@ class Log:
     """QEMU's dirty bitmap: one bit per 4 KiB of guest address space, in 64-bit words."""
 
     words: int
-    bits: int = 0
+    synced: int = 0  # bits that have gone over to migration's bitmap so far
 
 
 @dataclass
@@ -141,16 +141,16 @@ class VhostDev:
             guest = self._fd(f'guest{index}')
             yield from self._call(self.file.set_vring_call(index, guest))
 
-    def stop(self, *, bases: bool = True) -> Action:
+    def stop(self, *, bases: bool = True, sync: bool = True) -> Action:
         """vhost_dev_stop(): the indices come back; errors of all queues OR-ed together.
 
-        `bases` False: they have been read before.
+        `bases`, `sync` False: they have been read, the log has been synced before.
         """
         control, answer = self.vm.control, 0
         if bases:
             answer = yield from self.read_bases()
         before = control.enter_within('log_sync')
-        yield from self._put_log(sync=True)
+        yield from self._put_log(sync=sync)
         control.enter_within(before)
         self.started = False
         return answer
@@ -269,9 +269,18 @@ class VhostDev:
 
     def _put_log(self, *, sync: bool) -> Action:
         """vhost_log_put(): with `sync`, every word is looked at (vhost_dev_sync_region)."""
-        if self.log is not None and sync:
-            yield from self.vm.control.pay(self.log.words * self.vm.control.costs.log_word)
+        if sync:
+            yield from self.sync_log()
         self.log = None
+
+    def sync_log(self) -> Action:
+        """vhost_dev_sync_region() of all memory: the bits go over to migration's bitmap."""
+        if self.log is None:
+            return
+        yield from self.vm.control.pay(self.log.words * self.vm.control.costs.log_word)
+        there = self.vm.machine.dirty_log
+        self.log.synced += int(np.bitwise_count(there).sum())
+        there[:] = 0
 
     # ---- small things
 
