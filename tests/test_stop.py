@@ -177,6 +177,22 @@ def test_the_base_read_before_the_endpoint_is_cleared_runs_ahead_of_the_used_rin
     assert seen == {'early': (16, 0), 'late': (16, 16)}
 
 
+@pytest.mark.parametrize(('bugs', 'later'), [(None, 0), ('endpoint_twice', -19)])
+def test_an_endpoint_taken_twice_is_never_free_again(bugs, later):
+    # Old: nobody checks, the second dependency is never given back, ENODEV for ever.
+    answers = []
+
+    def action(host):
+        yield wait(host, 1 * MS)
+        file, wwpn = host.file, host.lio.wwpn
+        for ioctl in (file.set_endpoint, file.clear_endpoint, file.set_endpoint):
+            answers.append((yield from ioctl(wwpn)))
+
+    host = {} if bugs is None else {'bugs': bugs}
+    attended(config(1, ios=1, target={'kind': 'null'}, host=host), action)
+    assert answers == [0 if bugs else -17, 0, later]
+
+
 def test_errors_of_the_kernel():
     answers = {}
 

@@ -47,6 +47,7 @@ def make_host(engine: Engine, config: Config, *, instant: bool = False) -> Host:
         kernel=config.host.kernel,
         offered=(agreed.backend or 0) | agreed.assumed,
         flush_device_ioctls='no_ioctl_flush' not in (config.host.bugs or ''),
+        endpoint_twice='endpoint_twice' in (config.host.bugs or ''),
     )
     conf = VirtIOSCSIConf(
         wwpn=asked.wwpn,

@@ -21,7 +21,7 @@ REPLICATIONS_LEAST = 5  # before an interval is held against run.precision
 AUTO: Any = None  # load() chooses, by the rest of the config
 
 KERNELS = ('6.1', '6.12', '7.2')
-BUG = '(control_silent|tmf_no_flush|plug_unchecked|no_ioctl_flush|no_bounce)'
+BUG = '(control_silent|tmf_no_flush|plug_unchecked|no_ioctl_flush|no_bounce|endpoint_twice)'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +111,7 @@ class Host:
     )
     bugs: str | None = key(
         None, 'text', 'bugs of the past that it has: control_silent, tmf_no_flush, plug_unchecked, '
-        'no_ioctl_flush, no_bounce', pattern=f'{BUG}( *, *{BUG})*',
+        'no_ioctl_flush, no_bounce, endpoint_twice', pattern=f'{BUG}( *, *{BUG})*',
     )  # fmt: skip
 
 

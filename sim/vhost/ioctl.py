@@ -41,10 +41,15 @@ class VhostScsi(VhostRings):
     `without` names mechanisms of CLEAR_ENDPOINT that are left out, to see what they are good for:
     'detach' (the queues keep their backend) and 'flush' (nobody waits). `detached`: when each queue
     was to stop fetching. `on_cleared` is called when CLEAR_ENDPOINT is about to return 0.
+    `endpoint_twice`: a bug of the past, SET_ENDPOINT takes the same targets again.
     """
 
-    def __init__(self, control: Control, lio: Lio, **settings: Any) -> None:
+    def __init__(
+        self, control: Control, lio: Lio, *, endpoint_twice: bool = False, **settings: Any
+    ) -> None:
         super().__init__(control, lio, **settings)
+        self.endpoint_twice = endpoint_twice
+        self._taken_again = 0
         self.without: frozenset[str] = frozenset()
         self.detached: dict[int, int] = {}
         self._missed = self.machine.vhost + int(vhost_scsi.S_EVENTS_MISSED)
@@ -74,6 +79,9 @@ class VhostScsi(VhostRings):
         yield from self.control.pay(len(self.vqs) * costs.vq_access)  # no mutex is taken
         if not self._rings_sound():
             return EFAULT
+        if self.endpoint and self.endpoint_twice:
+            self._taken_again += 1  # a dependency that no CLEAR_ENDPOINT gives back
+            return 0
         if self.endpoint:
             return EEXIST
         if lio.wwpn != wwpn:
@@ -179,7 +187,8 @@ class VhostScsi(VhostRings):
         """The targets go: table entries, counts, configfs dependencies."""
         self._show_targets(False)
         for target in self.endpoint:
-            self.lio.held.pop(target, None)
+            if not self._taken_again:
+                self.lio.held.pop(target, None)
             yield from self.control.pay(self.control.costs.configfs)
 
     def _show_targets(self, there: bool) -> None:

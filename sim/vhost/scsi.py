@@ -88,7 +88,8 @@ KERNEL_NUMBERS = {'6.1': 601, '6.12': 612, '7.2': 702}
 
 # Bugs that kernels before 6.1 had, or that a kernel with several workers would have, as bits.
 BUG_NAMES = (
-    'control_silent', 'tmf_no_flush', 'plug_unchecked', 'no_ioctl_flush', 'no_bounce'
+    'control_silent', 'tmf_no_flush', 'plug_unchecked', 'no_ioctl_flush', 'no_bounce',
+    'endpoint_twice',
 )  # fmt: skip
 CONTROL_SILENT, TMF_NO_FLUSH, PLUG_UNCHECKED, NO_BOUNCE = 1, 2, 4, 16
 
