@@ -468,9 +468,18 @@ def _ring_inspect(options: argparse.Namespace) -> int:
     return 1 if report['verdicts'] else 0
 
 
+def _without_compiling() -> None:
+    """For what is over long before its kernels would be compiled.
+
+    Not where numba is loaded already: it would be too late for this process, and would only slow
+    down the processes that it starts.
+    """
+    if 'numba' not in sys.modules:
+        os.environ.setdefault('NUMBA_DISABLE_JIT', '1')
+
+
 def _scsi(options: argparse.Namespace) -> int:
-    # A handful of commands is over long before the kernels would be compiled.
-    os.environ.setdefault('NUMBA_DISABLE_JIT', '1')
+    _without_compiling()
     from sim.commands.scsi import main as serve
 
     text, data = serve(options.rest)
@@ -491,7 +500,7 @@ def _stop(options: argparse.Namespace) -> int:
 
 
 def _ioctls(options: argparse.Namespace) -> int:
-    os.environ.setdefault('NUMBA_DISABLE_JIT', '1')  # as above
+    _without_compiling()
     from sim.commands.ioctls import main as trace
 
     text, data = trace(options)
