@@ -239,6 +239,12 @@ def touch_store(lines, core, address, size):
 
 
 @kernel(inline=True)
+def hit_cycles(lines):
+    """What a core pays for a line that it holds."""
+    return 0 if lines is None else lines[L_HIT]
+
+
+@kernel(inline=True)
 def take_cycles(lines, core):
     """What `core` has to pay for what it touched since the last call."""
     if lines is None:

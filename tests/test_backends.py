@@ -535,3 +535,15 @@ def test_the_experiment_has_a_row_for_each_backend_and_a_figure(tmp_path, capsys
     assert kicks['IOThread, no polling'] == 1
     assert (tmp_path / 'backends.png').stat().st_size > 10_000
     assert (tmp_path / 'stages.png').stat().st_size > 10_000
+
+
+@pytest.mark.long  # it compiles every kernel anew
+@pytest.mark.parametrize('driver', ['vhost-scsi-pci', 'vhost-user-scsi-pci', 'virtio-scsi-pci'])
+def test_a_machine_without_line_ownership_runs_too(driver):
+    config = load(device={'driver': driver}, workload={'number_ios': 50})
+    world = machine.build(config, costs.of_config(config))
+    world.lines = None
+    engine = ENGINES['compiled'](world)
+    Phases(engine, config)
+    engine.run()
+    assert int(world.st[int(machine.agents.H_SERIAL)]) == 50

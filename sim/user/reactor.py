@@ -41,7 +41,7 @@ from sim.agents import (
 from sim.backend import Q_IRQ_SLOT, Q_SIGNALS, Q_SIGNALS_SUPPRESSED
 from sim.jit import kernel
 from sim.lio.command import MEDIUM
-from sim.memory import L_HIT, take_cycles
+from sim.memory import hit_cycles, take_cycles
 from sim.se_cmd import X_QUEUE, X_ROW
 from sim.user import scsi as user_scsi
 from sim.user.fields import (
@@ -252,7 +252,7 @@ def _unpark(lines, st, r, now):
     An empty round is the turn, and a look at each virtqueue's index, which is in the cache.
     """
     since = st[r + T_IDLE_FROM]
-    look = st[K_REACTOR_QUEUE] + lines[L_HIT]
+    look = st[K_REACTOR_QUEUE] + hit_cycles(lines)
     length = st[K_REACTOR_ROUND] + st[r + T_QUEUES] * look
     begins = next_round(now, since, max(length, 1))
     st[r + T_SPUN] += begins - since
