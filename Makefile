@@ -23,13 +23,14 @@ help:
 
 venv: $(STAMP)
 
-# The build tool is installed first and from the same constraints, so nothing is fetched unpinned.
+# The build tools are installed first and from the same constraints, so nothing is fetched unpinned:
+# hatchling for this project, setuptools for fio-plot, which is published as source only.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
 	  "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=...")'
 	@echo "Installing into $(VENV) ..."
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) hatchling editables
+	@$(PIP) hatchling editables setuptools
 	@$(PIP) --no-build-isolation -e '.[test,notebook,cluster,trace]'
 	@touch $@
 
