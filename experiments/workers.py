@@ -1,7 +1,7 @@
 """One vhost worker for all virtqueues, or one for each: how many IOPS, for 1 to 16 fio jobs?
 
 Method: 16 vCPUs, 16 virtqueues, random 4 KiB reads and writes, as in the published series (Mike
-Christie, "vhost: multiple worker support", 2021; validation/worker_scaling.csv). Series A submits
+Christie, "vhost: multiple worker support", 2021; validation/worker-scaling.csv). Series A submits
 one by one (libaio), series D in batches (io_uring). Three costs are fitted, each on one published
 point, all other points are predicted:
 
@@ -31,7 +31,7 @@ from typing import Any
 from experiments import command
 from sim.options import config_sources
 
-PUBLISHED = Path(__file__).resolve().parent.parent / 'validation' / 'worker_scaling.csv'
+PUBLISHED = Path(__file__).resolve().parent.parent / 'validation' / 'worker-scaling.csv'
 JOBS = (1, 2, 4, 8, 12, 16)
 SERIES = {'A': 'unbatched (libaio)', 'D': 'batched (io_uring)'}
 WORKERS = {'single': 'one worker', 'per_vq': 'a worker per virtqueue'}
@@ -75,7 +75,7 @@ def published() -> dict[tuple[str, str, int], int]:
     """IOPS by series, workers and jobs."""
     with PUBLISHED.open(encoding='utf-8') as file:
         rows = csv.DictReader(line for line in file if not line.startswith('#'))
-        return {(r['series'], r['workers'], int(r['fio_jobs'])): int(r['iops']) for r in rows}
+        return {(r['series'], r['workers'], int(r['jobs'])): int(r['iops']) for r in rows}
 
 
 def experiment(options: argparse.Namespace) -> dict[str, Any]:

@@ -4,6 +4,16 @@ import argparse
 from typing import Any
 
 
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """For programs that read the answer."""
+    parser.add_argument('--json', action='store_true', help='print one JSON object, nothing else')
+
+
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    """Which random numbers."""
+    parser.add_argument('--seed', type=int, help='seed of every random stream')
+
+
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Where a config comes from."""
     parser.add_argument('config', nargs='?', metavar='CONFIG.toml', help='a TOML config')
@@ -89,7 +99,7 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     add_versions(parser)
     parser.add_argument('--guest', metavar='VERSION', help='guest.kernel')
     parser.add_argument('--vcpus', type=int, metavar='N', help='guest.vcpus (default: 1)')
-    parser.add_argument('--json', action='store_true', help='print one JSON object, nothing else')
+    add_json(parser)
 
 
 def add_ioctls(parser: argparse.ArgumentParser) -> None:
@@ -101,7 +111,7 @@ def add_ioctls(parser: argparse.ArgumentParser) -> None:
         'stop (the VM is stopped while logging)',
     )  # fmt: skip
     add_versions(parser)
-    parser.add_argument('--json', action='store_true', help='print one JSON object, nothing else')
+    add_json(parser)
 
 
 def add_stop(parser: argparse.ArgumentParser) -> None:
@@ -128,7 +138,7 @@ def add_stop(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add_versions(parser)
     add_timeline(parser)
-    parser.add_argument('--json', action='store_true', help='print one JSON object, nothing else')
+    add_json(parser)
 
 
 def add_validate(commands: Any) -> argparse.ArgumentParser:
@@ -143,7 +153,7 @@ def add_validate(commands: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument('places', nargs='*', metavar='FILE', help='target files, or their folders')
     parser.add_argument('--only', metavar='NAME', action='append', default=[], help='one target')
-    parser.add_argument('--json', action='store_true', help='print one JSON object, nothing else')
+    add_json(parser)
     parser.add_argument('--report', metavar='DIR', help='write tables and a figure of each target')
     parser.add_argument('--quick', action='store_true', help='a quarter of the requests')
     parser.add_argument('--jobs', type=int, metavar='N', help='processes (default: one per CPU)')
@@ -174,7 +184,7 @@ def add_calibrate(commands: Any) -> argparse.ArgumentParser:
         '--requests', type=int, metavar='N', default=4000, help='simulated per clone (%(default)s)'
     )
     parser.add_argument('--out', metavar='PRESET.toml', help='write the fitted preset')
-    parser.add_argument('--json', action='store_true', help='print one JSON object, nothing else')
+    add_json(parser)
     return parser
 
 
@@ -198,6 +208,6 @@ def add_sensitivity(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         '--replications', type=int, metavar='N', default=3, help='paired runs (%(default)s)'
     )
-    parser.add_argument('--json', action='store_true', help='print one JSON object, nothing else')
+    add_json(parser)
     add_pool(parser)
     return parser

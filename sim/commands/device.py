@@ -12,6 +12,7 @@ from sim import features
 from sim.errors import ConfigError
 from sim.formats import Given, fold
 from sim.formats.device_table import MUST, QUEUES_FIXED, VHOST, Effective, effective
+from sim.formats.driver_rules import MAX_IO_VQS
 from sim.formats.key import Key
 from sim.formats.keys import fields_of
 from sim.formats.libvirt import device_pairs, read_domain
@@ -19,7 +20,6 @@ from sim.formats.qemu import pairs
 from sim.formats.values import convert
 
 VERSIONS = {'qemu': ('qemu', 'version'), 'kernel': ('host', 'kernel'), 'guest': ('guest', 'kernel')}
-MAX_IO_VQS = 128  # drivers/vhost/scsi.c, module parameter max_io_vqs
 EVENT_SIZE, SENSE_SIZE, CDB_SIZE = 16, 96, 32
 SEG_MAX_FIXED = 126  # 128 - 2, before seg_max_adjust and without it
 WORKERS_SINCE = (6, 5)  # VHOST_NEW_WORKER

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from sim.options import add_config, add_pool
+from sim.options import add_config, add_json, add_pool, add_seed
 
 
 def add_explain(commands: Any) -> argparse.ArgumentParser:
@@ -25,8 +25,8 @@ def add_explain(commands: Any) -> argparse.ArgumentParser:
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--set', metavar='path=value', action='append', default=[], dest='sets')
-    parser.add_argument('--seed', type=int, help='seed of every random stream')
-    parser.add_argument('--json', action='store_true', help='print one JSON object, nothing else')
+    add_seed(parser)
+    add_json(parser)
 
 
 def add_diff(commands: Any) -> argparse.ArgumentParser:
@@ -74,8 +74,8 @@ def add_whatif(commands: Any) -> argparse.ArgumentParser:
         '--replications', type=int, metavar='N', default=1,
         help='paired runs, for intervals (default: 1: exact for these random numbers)',
     )  # fmt: skip
-    parser.add_argument('--seed', type=int, help='seed of every random stream')
-    parser.add_argument('--json', action='store_true', help='print one JSON object, nothing else')
+    add_seed(parser)
+    add_json(parser)
     add_pool(parser)
     return parser
 
@@ -111,7 +111,7 @@ def add_budget(commands: Any) -> argparse.ArgumentParser:
         '--replications', type=int, metavar='N', default=5,
         help='runs of each point at least; four times as many if they do not decide (default: 5)',
     )  # fmt: skip
-    parser.add_argument('--seed', type=int, help='seed of every random stream')
-    parser.add_argument('--json', action='store_true', help='print one JSON object, nothing else')
+    add_seed(parser)
+    add_json(parser)
     add_pool(parser)
     return parser

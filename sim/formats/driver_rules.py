@@ -26,12 +26,14 @@ OWN_KEYS = {
 }
 POLL_KEYS = ('poll_max_ns', 'poll_grow', 'poll_shrink')  # of an IOThread
 
+MAX_IO_VQS = 128  # drivers/vhost/scsi.c, module parameter max_io_vqs
+
 # Most request queues, and what more than that comes to.
 QUEUES_MOST = {
     'vhost-scsi': (
-        128,
-        'kernel vhost-scsi serves at most 128 request queues (max_io_vqs), further ones fail with '
-        'ENOBUFS',
+        MAX_IO_VQS,
+        f'kernel vhost-scsi serves at most {MAX_IO_VQS} request queues (max_io_vqs), '
+        'further ones fail with ENOBUFS',
     ),
     'vhost-user-scsi': (254, 'SPDK has room for 256 virtqueues of a device, control and event too'),
     'virtio-scsi': (1022, 'QEMU has room for 1024 virtqueues of a device, control and event too'),

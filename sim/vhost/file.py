@@ -18,13 +18,13 @@ import simpy
 
 from sim import agents, backend, features
 from sim.control.clock import Action, Call, Control
+from sim.formats.driver_rules import MAX_IO_VQS
 from sim.layout import ENOBUFS, VQ_REQUEST_FIRST
 from sim.vhost import scsi as vhost_scsi
 
 u64 = np.uint64
 
 E2BIG, ENODEV, ENOTTY, EEXIST, EBUSY, EOPNOTSUPP = -7, -19, -25, -17, -16, -95
-MAX_IO_VQS = 128  # module parameter max_io_vqs
 MEMORY_REGIONS_MAX = 64  # module parameter max_mem_regions
 VRING_F_LOG = 1
 
