@@ -146,9 +146,7 @@ N_RESET = 64  # LIO shall reset a LUN, or the last command that a reset waits fo
 VCPU, KICK, IRQ, WORKER, LIO_SUBMIT, DISK, LIO_COMPLETE, NOTIFIER, REACTOR, IOTHREAD = range(10)
 THREAD_KINDS = (REACTOR, IOTHREAD)  # threads of user space that serve a device
 CPU_KINDS = (VCPU, WORKER, LIO_SUBMIT, LIO_COMPLETE, *THREAD_KINDS)  # busy cycles in A_BUSY
-KIND_NAMES = (
-    'vcpu kick irq worker lio_submit disk lio_complete notifier reactor iothread'
-).split()
+KIND_NAMES = ('vcpu kick irq worker lio_submit disk lio_complete notifier reactor iothread').split()
 
 # Every agent's stretch begins with these.
 A_STATE = u64(0)

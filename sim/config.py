@@ -193,9 +193,7 @@ class Config:
         """The effective config as a TOML file that load() reads."""
         effective = self.effective()
         tables = [
-            toml_table(f'[[{name}]]', table)
-            for name in LISTS
-            for table in effective.pop(name, [])
+            toml_table(f'[[{name}]]', table) for name in LISTS for table in effective.pop(name, [])
         ]
         return '\n'.join(
             [*tables, *(toml_table(f'[{name}]', table) for name, table in effective.items())]

@@ -120,9 +120,7 @@ def load_preset(name: str) -> Preset:
         raise ConfigError(f'run.preset: no preset {name!r}; known: {known}, or a path to a .toml')
     try:
         table = tomllib.loads(path.read_text(encoding='utf-8'))
-        rows = {
-            key: _parameter(key, row) for key, row in table.items() if isinstance(row, dict)
-        }
+        rows = {key: _parameter(key, row) for key, row in table.items() if isinstance(row, dict)}
         preset = Preset(name=table['name'], cpu_hz=int(table['cpu_hz']), parameters=rows)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f'{path}: cannot be read as a preset: {error}') from error

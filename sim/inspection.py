@@ -118,8 +118,10 @@ def as_text(report: dict[str, Any]) -> str:
             f'{_place(queue, "avail")}  {_place(queue, "used")}  {what}'
         )
         if found:
-            lines.append(f'   {"head":>5} {"lun":>5}  {"tag":18} {"command":22} {"lba":>12} '
-                         f'{"blocks":>6} {"bytes":>8} {"direction":11}  CDB')
+            lines.append(
+                f'   {"head":>5} {"lun":>5}  {"tag":18} {"command":22} {"lba":>12} '
+                f'{"blocks":>6} {"bytes":>8} {"direction":11}  CDB'
+            )
         lines += [_line(request) for request in found or []]
     for row in report['verdicts']:
         where = '' if row['queue'] is None else f'queue {row["queue"]}: '
@@ -209,8 +211,11 @@ class _Walk:
         outstanding = (avail_idx - used_idx) & 0xFFFF
         if outstanding > queue.num:
             name = vring.VERDICTS[vring.BAD_AVAIL_INDEX]
-            self.wrong(name, f'avail.idx {avail_idx} is {outstanding} ahead of used.idx '
-                       f'{used_idx}, in a ring of {queue.num}')
+            self.wrong(
+                name,
+                f'avail.idx {avail_idx} is {outstanding} ahead of used.idx '
+                f'{used_idx}, in a ring of {queue.num}',
+            )
             return
         if not queue.vhost_runs:
             self._compare_split(avail_idx, used_idx)
@@ -234,12 +239,18 @@ class _Walk:
             self.wrong('INDEX_MISMATCH', f'used.idx is {used_idx}, QEMU reported {queue.used_idx}')
         for name, value in (('last', queue.last_avail), ('shadow', queue.shadow_avail)):
             if value is not None and (avail_idx - value) & 0xFFFF > (avail_idx - used_idx) & 0xFFFF:
-                self.wrong('INDEX_MISMATCH', f'{name}_avail_idx is {value}, not between used.idx '
-                           f'{used_idx} and avail.idx {avail_idx}')
+                self.wrong(
+                    'INDEX_MISMATCH',
+                    f'{name}_avail_idx is {value}, not between used.idx '
+                    f'{used_idx} and avail.idx {avail_idx}',
+                )
         taken = ((queue.last_avail or 0) - used_idx) & 0xFFFF
         if queue.inuse is not None and queue.last_avail is not None and queue.inuse != taken:
-            self.wrong('INDEX_MISMATCH', f'inuse is {queue.inuse}, but {taken} entries lie between '
-                       f'used.idx {used_idx} and last_avail_idx {queue.last_avail}')
+            self.wrong(
+                'INDEX_MISMATCH',
+                f'inuse is {queue.inuse}, but {taken} entries lie between '
+                f'used.idx {used_idx} and last_avail_idx {queue.last_avail}',
+            )
 
     def _head(self, index: int) -> int:
         return self._field(self.queue.avail + 4 + 2 * (index % self.queue.num))
@@ -255,8 +266,11 @@ class _Walk:
                 return found
         entries = [(used_idx + i) & 0xFFFF for i in range(outstanding)]
         twice = sorted(h for h, n in Counter(map(self._head, entries)).items() if n > 1)
-        self.wrong('HEAD_TWICE', f'heads {", ".join(map(str, twice))} stand twice between '
-                   f'used.idx {used_idx} and avail.idx {avail_idx}')
+        self.wrong(
+            'HEAD_TWICE',
+            f'heads {", ".join(map(str, twice))} stand twice between '
+            f'used.idx {used_idx} and avail.idx {avail_idx}',
+        )
         return entries
 
     def _replay(self, start: int, uses: int, left: int) -> Sequence[int] | None:
@@ -301,8 +315,11 @@ class _Walk:
             return
         reported = (queue.used_idx + queue.inuse) % queue.num
         if reported != queue.last_avail or queue.inuse > walked:
-            self.wrong('INDEX_MISMATCH', f'QEMU had taken {queue.inuse} descriptors from slot '
-                       f'{queue.used_idx} up to slot {queue.last_avail}; {walked} are available')
+            self.wrong(
+                'INDEX_MISMATCH',
+                f'QEMU had taken {queue.inuse} descriptors from slot '
+                f'{queue.used_idx} up to slot {queue.last_avail}; {walked} are available',
+            )
 
     def _used_wrap(self) -> int:
         """The device's used wrap counter, from the flags of the slots before used_idx."""
@@ -348,8 +365,7 @@ def _request(walk: _Walk, chain: Chain) -> dict[str, Any]:
         return row
     memory = walk.capture.memory
     raw = b''.join(
-        memory[address : address + size].tobytes()
-        for address, size in _pieces(chain.out, REQ_SIZE)
+        memory[address : address + size].tobytes() for address, size in _pieces(chain.out, REQ_SIZE)
     )
     cdb = raw[int(REQ_CDB) :][: cdb_size(raw[int(REQ_CDB) :])]
     command = identify(cdb)

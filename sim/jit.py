@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
+from numba.core.caching import CompileResultCacheImpl, UserProvidedCacheLocator
 
 HERE = Path(__file__).parent
 IMPORTS = re.compile(r'^from (sim(?:\.\w+)*) import (\([^)]*\)|[^\n]*)', re.MULTILINE)
@@ -81,6 +82,29 @@ def _point_numba_at_its_cache() -> Path:
 
 
 CACHE_DIR = _point_numba_at_its_cache()
+
+
+class KernelLocator(UserProvidedCacheLocator):  # type: ignore[misc]
+    """Where a kernel lies in the cache: by its file's place in the package, not on the machine.
+
+    The folder carries the hash of all kernels, so that two checkouts with the same sources, or an
+    installation made anew, share what was compiled once.
+    """
+
+    @classmethod
+    def from_function(cls, py_func: Any, py_file: str) -> Any:
+        """The locator of a function of this package; None for anybody else's."""
+        return super().from_function(py_func, py_file) if HERE in Path(py_file).parents else None
+
+    @classmethod
+    def get_suitable_cache_subpath(cls, py_file: str) -> str:
+        """The subfolder: that of the file, inside the package."""
+        return Path(py_file).parent.relative_to(HERE.parent).as_posix()
+
+
+numba.config.CACHE_LOCATOR_CLASSES = ','.join(
+    ['sim.jit.KernelLocator', *(cls.__name__ for cls in CompileResultCacheImpl._locator_classes)]
+)
 JIT = not numba.config.DISABLE_JIT
 
 

@@ -143,9 +143,7 @@ load32, store32 = _make(32)
 load64, store64 = _make(64)
 
 
-def new_lines(
-    size: int, cores: int, prices: Sequence[int]
-) -> npt.NDArray[np.int64]:
+def new_lines(size: int, cores: int, prices: Sequence[int]) -> npt.NDArray[np.int64]:
     """An ownership table for `size` bytes and `cores` cores.
 
     `prices` are cycles for (hit, shared, transfer, cold). Returns int64, one entry per 64-byte

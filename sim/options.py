@@ -66,7 +66,9 @@ def add_pool(parser: argparse.ArgumentParser) -> None:
         '--backend', default='local', metavar='NAME',
         help='local (this machine, the default) or dask (a dask.distributed cluster)',
     )  # fmt: skip
-    parser.add_argument('--scheduler', metavar='ADDRESS', help="the dask cluster's, tcp://host:8786")
+    parser.add_argument(
+        '--scheduler', metavar='ADDRESS', help="the dask cluster's, tcp://host:8786"
+    )
 
 
 def add_sweep(parser: argparse.ArgumentParser) -> None:

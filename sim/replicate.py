@@ -224,5 +224,3 @@ def _table(results: Sequence[Result]) -> pd.DataFrame:
         ],
         ignore_index=True,
     )[['replication', 'seed', 'metric', 'value']]
-
-

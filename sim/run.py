@@ -289,4 +289,3 @@ def _provenance(config: Config, report: dict[str, Any]) -> dict[str, Any]:
         'hypothetical': report['hypothetical'],
         'notes': list(config.notes),
     }
-

@@ -198,9 +198,7 @@ def _point(config: Config, root: Path, marks: Path, model: str) -> Done:
     return Done(name=name, seconds=time.perf_counter() - began, files=files)
 
 
-def _all_of(
-    missing: Mapping[str, Config], root: Path, marks: Path, pool: Pool
-) -> Iterator[Done]:
+def _all_of(missing: Mapping[str, Config], root: Path, marks: Path, pool: Pool) -> Iterator[Done]:
     """Every point once, in the order of finishing.
 
     When a process dies, its pool dies with it. The points that were running are then run again one

@@ -261,9 +261,7 @@ def detach_unused_buf(mem, st, d):
 
 
 @kernel
-def device_init(
-    mem, st, v, num, desc, avail, used, features, base, personality=KERNEL_VHOST
-):
+def device_init(mem, st, v, num, desc, avail, used, features, base, personality=KERNEL_VHOST):
     """Device state when a backend is attached; 0, or the errno of why it cannot be.
 
     `base` says where to go on, as VHOST_SET_VRING_BASE does: last_avail_idx for a split ring; for a

@@ -183,8 +183,11 @@ DEVICE = (
     Case(
         name='INDIRECT and NEXT in one descriptor',
         clause=TABLES,
-        build=both(table(16, OUT, flags=INDIRECT | NEXT), lambda ring: ring.write(0x1000E, '01 00'),
-                   lambda ring: ring.write_desc(0x10010, *IN)),
+        build=both(
+            table(16, OUT, flags=INDIRECT | NEXT),
+            lambda ring: ring.write(0x1000E, '01 00'),
+            lambda ring: ring.write_desc(0x10010, *IN),
+        ),
         vhost='follows both',
         qemu='the table is all',
         ours=('taken: 1 out, 1 in', 'taken: 1 out, 0 in'),

@@ -66,9 +66,7 @@ def test_two_costs_in_one_chain_cannot_be_told_apart_and_it_says_so(tmp_path, ca
     true = 2000 / 2.6 + 3640 / 2.6
     total = sum(one['value'] for one in found['fitted'])
     assert total == pytest.approx(true, rel=0.25)  # their sum is what shows
-    widths = [
-        (one['interval'][1] or 3000) - (one['interval'][0] or 200) for one in found['fitted']
-    ]
+    widths = [(one['interval'][1] or 3000) - (one['interval'][0] or 200) for one in found['fitted']]
     assert min(widths) > 700  # and neither of them
 
 

@@ -80,9 +80,7 @@ def test_without_a_log_nothing_is_logged():
 
 
 @pytest.mark.parametrize(('kernel', 'stale'), [('6.12', True), ('7.2', False)])
-def test_data_that_was_read_into_a_page_stays_behind_where_only_the_rings_are_logged(
-    kernel, stale
-):
+def test_data_that_was_read_into_a_page_stays_behind_where_only_the_rings_are_logged(kernel, stale):
     """A page copied before a READ filled it, and never copied again, is wrong at its new home."""
     world, engine = started(kernel)
     switch_log(world)

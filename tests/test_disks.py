@@ -203,9 +203,7 @@ def test_a_flush_waits_for_the_drain_unless_the_cache_outlives_a_power_cut():
 
 
 def test_a_flush_waits_for_the_open_unit_too_and_ends_with_nothing_cached():
-    run = alone(
-        disk(**SSD, write_cache='4m'), depth=1, requests=303, rw='randwrite', flush_every=2
-    )
+    run = alone(disk(**SSD, write_cache='4m'), depth=1, requests=303, rw='randwrite', flush_every=2)
     assert run.ops[-1] == OP_FLUSH or run.ops[-2] == OP_FLUSH
     waits = run.latency_us[run.ops == OP_FLUSH]
     assert waits == pytest.approx(600, abs=1)  # two writes do not fill a unit of 32k
@@ -292,9 +290,7 @@ def test_where_the_platter_stands_decides_how_long_a_read_waits():
 
 def test_depth_pays_because_the_head_chooses_and_fifo_gains_nothing():
     iops = {
-        (scheduler, depth): alone(
-            disk(**HDD, scheduler=scheduler), depth=depth, requests=4000
-        ).iops
+        (scheduler, depth): alone(disk(**HDD, scheduler=scheduler), depth=depth, requests=4000).iops
         for scheduler in ('fifo', 'sstf', 'sptf')
         for depth in (1, 32)
     }
@@ -357,9 +353,7 @@ NEAR = {'kind': 'constant', 'service': '50us', 'lanes': 256}
 
 
 def test_a_network_adds_its_round_trip_its_jitter_and_its_wire():
-    far = disk(
-        **NEAR, network_round_trip='200us', network_bandwidth='125m', network_jitter='0us'
-    )
+    far = disk(**NEAR, network_round_trip='200us', network_bandwidth='125m', network_jitter='0us')
     wire = (48 + 48 + 4096) / (125 << 20) * 1e6
     assert alone(far, depth=1, requests=50).latency_us == pytest.approx(250 + wire, abs=0.1)
     shaky = off(far, network_jitter=20_000)

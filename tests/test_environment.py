@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-import sim.jit  # noqa: F401  (numba is loaded)
+import sim.jit
 from sim.__main__ import main
 
 
@@ -15,3 +15,10 @@ def test_a_quick_command_does_not_slow_down_the_processes_that_come_after_it(com
     before = dict(os.environ)
     assert main(command) == 0
     assert dict(os.environ) == before
+
+
+def test_two_checkouts_share_what_was_compiled(tmp_path):
+    """Same sources, same kernels: their place in the cache is that in the package."""
+    here = sim.jit.KernelLocator.get_suitable_cache_subpath(str(sim.jit.HERE / 'ring' / 'state.py'))
+    assert here == f'{sim.jit.HERE.name}/ring'
+    assert sim.jit.KernelLocator.from_function(main, str(tmp_path / 'elsewhere.py')) is None

@@ -61,9 +61,7 @@ def test_fios_units_and_other_names_are_understood(job_file):
 
 
 def test_of_a_key_given_twice_the_last_counts(job_file):
-    (job,) = load(
-        fio=job_file(GOOD + 'bs=8k\nblocksize=16k\nrwmixread=10\nrwmixwrite=20\n')
-    ).jobs
+    (job,) = load(fio=job_file(GOOD + 'bs=8k\nblocksize=16k\nrwmixread=10\nrwmixwrite=20\n')).jobs
     assert (job.bs, job.rwmixread) == (16384, 80)
 
 

@@ -128,9 +128,7 @@ def test_pareto_puts_eighty_percent_of_the_io_on_a_fifth():
 
 
 def test_skewed_places_differ_by_seed_but_not_by_the_order_of_drawing():
-    a, b, c = (
-        chosen(500, random_distribution='zipf', randseed=seed)[:, 0] for seed in (1, 1, 2)
-    )
+    a, b, c = (chosen(500, random_distribution='zipf', randseed=seed)[:, 0] for seed in (1, 1, 2))
     assert (a == b).all()
     assert (a != c).any()
 

@@ -23,9 +23,7 @@ def config_of(**run_keys):
 
 
 def test_replication_0_is_the_config_itself_and_the_others_differ_in_their_seeds():
-    config = load(
-        workload={'number_ios': 300, 'randseed': 5}, run={'replications': 3, 'seed': 9}
-    )
+    config = load(workload={'number_ios': 300, 'randseed': 5}, run={'replications': 3, 'seed': 9})
     seeds = [replication(config, number).run.seed for number in range(3)]
     randseeds = [replication(config, number).jobs[0].randseed for number in range(3)]
     assert seeds[0] == 9

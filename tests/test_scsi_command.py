@@ -99,7 +99,7 @@ def test_sense_in_words():
 def test_a_raw_cdb(text):
     found = the(text)
     assert found["command"] == "INQUIRY"
-    assert found["data_in"] == "000000080080838" "6b0b1b2b3"
+    assert found["data_in"] == "0000000800808386b0b1b2b3"
     assert the("ff 00")["sense"]["text"].startswith("5/20/00")
     assert row(the("28 00 00 00 00 05 00 00 02 00"), "request", 19)["text"] == (
         "READ(10)  lba=0x5  blocks=0x2"

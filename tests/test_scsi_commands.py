@@ -48,9 +48,7 @@ def transferred(reply):
 
 def stamped(first, sectors=1):
     """Block data that differ from sector to sector."""
-    return b"".join(
-        (first + i).to_bytes(8, "little").ljust(512, b"\x11") for i in range(sectors)
-    )
+    return b"".join((first + i).to_bytes(8, "little").ljust(512, b"\x11") for i in range(sectors))
 
 
 def stamps(data):
@@ -735,8 +733,9 @@ def test_the_medium_is_what_a_model_of_it_says(ops, block_size):
             assert ask(target, name, data_out=data, list_length=len(data)).status == 0
             held[first : first + count] = [0] * count
         elif name == "READ(10)":
-            assert stamps(ask(target, name, lba=lba, blocks=blocks).data) == (
-                held[first : first + count]
+            assert (
+                stamps(ask(target, name, lba=lba, blocks=blocks).data)
+                == (held[first : first + count])
             )
         else:
             sectors = per_block if name == "WRITE SAME(10)" else count

@@ -76,9 +76,7 @@ class Bench:
         at, data, size = self.publish(cdb, **options)
         self.run()
         mem, row = self.machine.mem, self.rows[max(self.rows)]
-        times = {
-            name: int(self.machine.tr[row + i]) for i, name in enumerate(record.COLUMNS)
-        }
+        times = {name: int(self.machine.tr[row + i]) for i, name in enumerate(record.COLUMNS)}
         return mem[at : at + 108].tobytes(), mem[data : data + size].tobytes(), times
 
 

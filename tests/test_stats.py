@@ -179,9 +179,7 @@ def test_nonsense_is_refused(ask):
 def test_mean_interval_is_students():
     samples = np.random.default_rng(1).normal(5, 2, 12)
     mean, half = mean_interval(samples)
-    low, high = scipy_stats.t.interval(
-        0.95, 11, loc=samples.mean(), scale=scipy_stats.sem(samples)
-    )
+    low, high = scipy_stats.t.interval(0.95, 11, loc=samples.mean(), scale=scipy_stats.sem(samples))
     assert [mean - half, mean + half] == pytest.approx([low, high], rel=1e-6)
     with pytest.raises(ValueError):
         mean_interval([1])

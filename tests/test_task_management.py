@@ -89,9 +89,7 @@ def test_a_reset_of_one_lun_leaves_the_others_alone():
 def test_every_other_function_is_rejected_at_once_and_the_command_goes_on(function):
     slow = {"kind": "constant", "service": "3ms", "lanes": 64}
     work = {"numjobs": 1, "number_ios": 8}
-    result, (task,) = simulate(
-        {"at": "500us", "function": function}, target=slow, workload=work
-    )
+    result, (task,) = simulate({"at": "500us", "function": function}, target=slow, workload=work)
     assert (task["response"], task["result"]) == ("function_rejected", "failed")
     assert task["t_complete_ns"] - task["t_arrive_ns"] < 50 * US
     assert task["t_fetch_ns"] == task["t_used_ns"]

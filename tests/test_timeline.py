@@ -164,9 +164,7 @@ def test_lanes_keep_every_slice_and_let_them_nest(spans, nest):
         if not nest:
             assert all(a.end <= b.start for a, b in itertools.pairwise(lane))
     if not nest:  # as few as there are slices at one time
-        most = max(
-            (sum(s.start <= t < s.end for s in slices) for t in range(45)), default=0
-        )
+        most = max((sum(s.start <= t < s.end for s in slices) for t in range(45)), default=0)
         assert len(found) == most
 
 

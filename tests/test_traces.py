@@ -275,9 +275,7 @@ def test_clones_replay_the_same_trace_each():
 
 def test_a_flush_in_a_trace_does_not_stop_the_rest(trace_file):
     lines = ['0 f write 0 4096', '10 f sync 0 0', '11 f write 4096 4096']
-    result = run(
-        workload={'read_iolog': str(trace_file(iolog(*lines)))}, target=CACHED
-    )
+    result = run(workload={'read_iolog': str(trace_file(iolog(*lines)))}, target=CACHED)
     found = result.requests
     assert list(found['op']) == ['write', 'flush', 'write']
     assert list(found['t_arrive_ns']) == [0, 10_000, 11_000]

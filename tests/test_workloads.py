@@ -267,9 +267,7 @@ def test_fsync_flushes_after_so_many_writes(engine):
 def test_fsync_of_libaio_blocks_the_thread_and_that_of_io_uring_does_not():
     found = {}
     for engine in ('libaio', 'io_uring'):
-        table = requests(
-            CACHED, rw='randwrite', fsync=4, number_ios=64, iodepth=8, ioengine=engine
-        )
+        table = requests(CACHED, rw='randwrite', fsync=4, number_ios=64, iodepth=8, ioengine=engine)
         arrive = table['t_arrive_ns']
         found[engine] = sum(
             ((arrive > flush.t_submit_ns) & (arrive < flush.t_complete_ns)).sum()

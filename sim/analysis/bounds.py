@@ -99,9 +99,7 @@ def _stations(
     return [(medium, lanes), (serial, 1), (wait, math.inf), (wire[0], 1), (wire[1], 1)]
 
 
-def _medium(
-    target: Target, hz: int, costs: Costs, bs: int, write: bool
-) -> tuple[float, float]:
+def _medium(target: Target, hz: int, costs: Costs, bs: int, write: bool) -> tuple[float, float]:
     """(seconds per request, servers) of what stores the data."""
     if target.kind == 'null':
         return costs.null_service / hz, 1 << 20

@@ -208,9 +208,9 @@ def direction_entry(
         times = np.concatenate([part.times(kind) for part in parts]) if parts else NOTHING
         found[f'{kind}_ns'] = latency(times, kind, entry.reporting, bins)
     samples = [
-        window_samples(
-            part, clone.began, clone.runtime, bandwidth_window(entry.reporting, which)
-        )[which]
+        window_samples(part, clone.began, clone.runtime, bandwidth_window(entry.reporting, which))[
+            which
+        ]
         for which in range(2)
         for part, clone in zip(parts, entry.clones, strict=bool(parts))
     ]

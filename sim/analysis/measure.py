@@ -68,9 +68,7 @@ class Source(Protocol):
     `clones` None is all of them, `op` None reads and writes; flushes only where asked for.
     """
 
-    def times(
-        self, kind: str, clones: Sequence[int] | None = None, op: str | None = None
-    ) -> Times:
+    def times(self, kind: str, clones: Sequence[int] | None = None, op: str | None = None) -> Times:
         """Latencies, or fio's lats."""
 
     def span(self, clones: Sequence[int] | None = None) -> tuple[int, int]:
@@ -227,9 +225,7 @@ class Traced:
         chosen = np.ones(len(self.clone), bool) if clones is None else np.isin(self.clone, clones)
         return chosen if op is None else chosen & (self.op == (op == 'write'))
 
-    def times(
-        self, kind: str, clones: Sequence[int] | None = None, op: str | None = None
-    ) -> Times:
+    def times(self, kind: str, clones: Sequence[int] | None = None, op: str | None = None) -> Times:
         """See Source."""
         if op == 'flush':
             mine = clones is None or self.flushes['clone'].isin(clones)

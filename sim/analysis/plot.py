@@ -203,8 +203,13 @@ def latency_tails(
         if level > smallest:
             axes.axhline(level, color='#bbbbbb', linewidth=0.8)
             axes.annotate(
-                name, (1.0, level), xycoords=('axes fraction', 'data'), fontsize=8, va='bottom',
-                ha='right', color='#666666',
+                name,
+                (1.0, level),
+                xycoords=('axes fraction', 'data'),
+                fontsize=8,
+                va='bottom',
+                ha='right',
+                color='#666666',
             )
     _clean(axes)
     axes.legend(frameon=False, fontsize=8, loc='lower left')
@@ -233,9 +238,7 @@ def stage_stack(table: pd.DataFrame, title: str) -> Figure:
     left.invert_yaxis()
     left.set_xlabel('mean time per stage (µs)')
     right.set_xlabel("the same without 'done', the disk (µs)")
-    handles = [
-        left.barh([0], [0], color=STAGE_COLOURS[stage], label=stage)[0] for stage in STAGES
-    ]
+    handles = [left.barh([0], [0], color=STAGE_COLOURS[stage], label=stage)[0] for stage in STAGES]
     figure.legend(handles, STAGES, loc='outside lower center', ncols=10, frameon=False, fontsize=9)
     figure.suptitle(title, fontsize=11)
     return figure

@@ -207,5 +207,3 @@ def _percentile(measured: Measured, kind: str, share: float) -> Bounds | None:
         times.at_rank(low) if low >= 1 else None,
         times.at_rank(high) if high <= times.count else None,
     ]
-
-

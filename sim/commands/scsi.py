@@ -503,9 +503,7 @@ def luns_of(options: argparse.Namespace) -> list[LunSpec]:
     given = {name: getattr(options, name) for name in LUN_OPTIONS}
     alike = {name: value for name, value in given.items() if value is not None}
     target = options.target_number or 0
-    return [
-        LunSpec(number=number, target=target, **alike) for number in options.luns or [0]
-    ]
+    return [LunSpec(number=number, target=target, **alike) for number in options.luns or [0]]
 
 
 def main(words: Sequence[str]) -> tuple[str, dict[str, Any] | None]:

@@ -14,9 +14,7 @@ def add_explain(commands: Any) -> argparse.ArgumentParser:
         description='Compare the stages of the slowest requests of a run with those of requests at '
         'the median; show a typical request, one of the tail and the worst.',
     )
-    parser.add_argument(
-        'run', metavar='RUN', help='a TOML config, or a folder that --out has left'
-    )
+    parser.add_argument('run', metavar='RUN', help='a TOML config, or a folder that --out has left')
     parser.add_argument('--slowest', metavar='SHARE', default='1%', help='default: 1%%')
     parser.add_argument('--figure', metavar='FILE.png', help='also draw it')
     _add_run(parser)

@@ -152,9 +152,7 @@ def reserve_memory(needed: int) -> npt.NDArray[np.uint8]:
     )
 
 
-def _lay(
-    memory: npt.NDArray[np.uint8], parts: Sequence[tuple[int, bytes]]
-) -> tuple[int, ...]:
+def _lay(memory: npt.NDArray[np.uint8], parts: Sequence[tuple[int, bytes]]) -> tuple[int, ...]:
     """Put the parts into memory; the addresses of bytes on which two of them disagree."""
     for at, raw in parts:
         memory[at : at + len(raw)] = np.frombuffer(raw, dtype=np.uint8)

@@ -81,9 +81,7 @@ class Target:
 
     # both
     command_time: int = key(0, 'time', "of a command, in which it stands in nobody's way", high=S)
-    bandwidth: int = key(
-        0, 'size', 'bytes per second over the link; 0 is no limit', high=1 << 40
-    )
+    bandwidth: int = key(0, 'size', 'bytes per second over the link; 0 is no limit', high=1 << 40)
     write_cache: int = key(0, 'size', 'bytes of write cache; 0 is none', high=1 << 33)
     cache_time: Spread = key(
         Spread('constant', ((0, 0),)), 'spread', 'time until a write is in the cache', high=10 * S

@@ -176,5 +176,3 @@ def _check_hdd(target: Mapping[str, Any]) -> None:
         f'target.track={format_size(target["track"])}: a LUN of {format_size(target["size"])} has '
         f'{tracks} tracks; 2 to {TRACKS_MAX} can be modelled, change target.track or target.size',
     )
-
-

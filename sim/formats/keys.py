@@ -29,8 +29,11 @@ class Guest:
     """The virtual machine and the kernel in it."""
 
     vcpus: int = key(
-        AUTO, 'int', 'virtual CPUs; auto is one per clone running at one time; fewer are shared',
-        low=1, high=4096,
+        AUTO,
+        'int',
+        'virtual CPUs; auto is one per clone running at one time; fewer are shared',
+        low=1,
+        high=4096,
     )
     kernel: str = key('6.12', 'choice', "the guest's Linux", choices=KERNELS)
     halt_poll_ns: int = key(
@@ -141,7 +144,9 @@ class Run:
     """How the simulator works; the engine does not change the results."""
 
     engine: str = key(
-        'auto', 'choice', 'the scheduler; auto is compiled, for a disk written in Python simpy',
+        'auto',
+        'choice',
+        'the scheduler; auto is compiled, for a disk written in Python simpy',
         choices=('auto', 'simpy', 'compiled'),
     )
     seed: int = key(1, 'int', 'seed of every random stream')

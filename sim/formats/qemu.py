@@ -102,8 +102,10 @@ def parse_pairs(given: Sequence[tuple[str, object]]) -> tuple[dict[str, Given], 
             close = nearest(key, {*known, *NOTED, *ONLY})
             raise ConfigError(f'{WHERE}: no property {shown(name)}; the nearest is {close!r}')
     if driver == 'virtio-scsi-pci' and 'iothread' not in {fold(name) for name, _ in given}:
-        notes.append(f"{WHERE}: without iothread= QEMU's main loop would serve the device; here an "
-                     'IOThread does')
+        notes.append(
+            f"{WHERE}: without iothread= QEMU's main loop would serve the device; here an "
+            'IOThread does'
+        )
     return found, notes
 
 

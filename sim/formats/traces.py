@@ -82,9 +82,7 @@ def read_trace(path: str | Path, *, action: str = 'q') -> Trace:
     try:
         text = content.decode('utf-8-sig')
     except UnicodeDecodeError:
-        raise ConfigError(
-            f'{path}: is not UTF-8 text; unpack a compressed trace first'
-        ) from None
+        raise ConfigError(f'{path}: is not UTF-8 text; unpack a compressed trace first') from None
     lines = text.split('\n')
     if lines[-1] != '':
         raise ConfigError(

@@ -396,5 +396,3 @@ def clear_ring(mem, st, d):
         store64(mem, desc + u64(8) * u64(i), 0)
     store32(mem, u64(st[d + D_AVAIL]), 0)
     store32(mem, u64(st[d + D_USED]), 0)
-
-

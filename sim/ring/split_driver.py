@@ -383,5 +383,3 @@ def clear_ring(mem, st, d):
         used + USED_RING + USED_ELEM_SIZE * num,
     ):
         store16(mem, at, 0)
-
-

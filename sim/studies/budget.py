@@ -367,9 +367,7 @@ def printed(report: Mapping[str, Any], search: Search) -> str:
         over = '  '.join(f'{path}={value}' for path, value in row['over'].items())
         lines += ['', *([over] if over else []), '  ' + _sentence(row, search)]
         for point in row['points']:
-            numbers = '  '.join(
-                _number(name, values) for name, values in point['metrics'].items()
-            )
+            numbers = '  '.join(_number(name, values) for name, values in point['metrics'].items())
             lines.append(
                 f'    {_said(point["value"], search):>12}  {point["verdict"]:10} {numbers}  '
                 f'({point["runs"]} runs)'

@@ -107,10 +107,7 @@ def calibrate(task: Task) -> dict[str, Any]:
     def residuals(values: tuple[float, ...]) -> Any:
         simulated = runs.numbers(values)
         return np.array(
-            [
-                math.log(max(simulated[n], 1e-9) / runs.all[n][1].value) / sigma[n]
-                for n in chosen
-            ]
+            [math.log(max(simulated[n], 1e-9) / runs.all[n][1].value) / sigma[n] for n in chosen]
         )
 
     low, high = [p.low for p in task.parameters], [p.high for p in task.parameters]
@@ -319,9 +316,7 @@ def _cost_preset(config: Config, costs: Sequence[Mapping[str, Any]], source: str
 
 
 def _table(name: str, table: Mapping[str, Any], write: Any) -> str:
-    plain = {
-        k: int(v) if isinstance(v, float) and v.is_integer() else v for k, v in table.items()
-    }
+    plain = {k: int(v) if isinstance(v, float) and v.is_integer() else v for k, v in table.items()}
     return str(write(f'["{name}"]', plain))
 
 

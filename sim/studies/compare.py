@@ -183,9 +183,7 @@ def pair_requests(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, Any]:
             'equal': float((latency == 0).mean()),
             'slower': float((latency > 0).mean()),
         },
-        'percentiles': {
-            f'p{q}': int(stats.percentile(latency, q)) for q in (1, 10, 50, 90, 99)
-        },
+        'percentiles': {f'p{q}': int(stats.percentile(latency, q)) for q in (1, 10, 50, 90, 99)},
     }
 
 

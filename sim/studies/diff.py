@@ -71,9 +71,7 @@ def diff(
         'pairs': len(pairs),
         'same': alike,
         'first_difference': _shown(pairs, delta, int(first[0])) if first.size else None,
-        'percentiles_ns': {
-            f'p{q}': int(stats.percentile(latency, q)) for q in PERCENTILES
-        },
+        'percentiles_ns': {f'p{q}': int(stats.percentile(latency, q)) for q in PERCENTILES},
         'groups': {
             name: _group(delta[chosen])
             for name, chosen in (

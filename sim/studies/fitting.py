@@ -130,9 +130,7 @@ def _fit_at(space: Space, place: Floats) -> Fit:
     return Fit(values=space.values(place), residuals=space.at(place), jacobian=jacobian)
 
 
-def profile(
-    space: Space, found: Fit, index: int, rise: float
-) -> tuple[float | None, float | None]:
+def profile(space: Space, found: Fit, index: int, rise: float) -> tuple[float | None, float | None]:
     """The range of one parameter within which the others can keep the sum of squares that low.
 
     `rise` is how much it may be above the least. None: not bounded on that side within the range.

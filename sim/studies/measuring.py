@@ -143,9 +143,7 @@ def _segments(latency: Any) -> list[Any]:
     return np.array_split(latency, SEGMENTS)
 
 
-def _bound(
-    values: dict[str, list[float]], name: str, value: float, parts: Sequence[float]
-) -> None:
+def _bound(values: dict[str, list[float]], name: str, value: float, parts: Sequence[float]) -> None:
     half = stats.mean_interval(parts).half_width
     values[name] = [value - half, value + half]
 
@@ -188,9 +186,7 @@ def _scaled(config: Config, path: str, factor: float) -> str:
     section, _, key = path.partition('.')
     if section == 'costs':
         return format_time(max(1, round(factor * cost_ns(config, key))))
-    value = vars(config.jobs[0] if section == 'workload' else getattr(config, section))[
-        key
-    ]
+    value = vars(config.jobs[0] if section == 'workload' else getattr(config, section))[key]
     if isinstance(value, str):
         value = parse_spread(value)
     if isinstance(value, Spread):

@@ -63,9 +63,7 @@ def printed(found: Mapping[str, Any]) -> str:
             f'guesses (grade C) that move a result by more than {MATTERS:.0%} over their range:'
         )
         for guess in found['guesses']:
-            ends = [
-                '-' if guess[end] is None else f'{guess[end]:+.1%}' for end in ('low', 'high')
-            ]
+            ends = ['-' if guess[end] is None else f'{guess[end]:+.1%}' for end in ('low', 'high')]
             lines.append(
                 f'  {guess["cost"]:{wide}} {_short(guess["output"]):16} {ends[0]} at its least, '
                 f'{ends[1]} at its most'

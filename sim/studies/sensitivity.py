@@ -64,9 +64,7 @@ def costs_of(config: Config) -> list[Cost]:
             unit = 'cycles'
         else:
             factor, value, unit = 1.0, config.costs.get(name, row.value), 'percent'
-        ends = [
-            None if end is None else round(end * factor) for end in (row.minimum, row.maximum)
-        ]
+        ends = [None if end is None else round(end * factor) for end in (row.minimum, row.maximum)]
         found.append(
             Cost(
                 name=name, value=round(value), unit=unit, minimum=ends[0], maximum=ends[1],

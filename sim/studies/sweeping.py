@@ -82,8 +82,7 @@ def axes_of(over: Sequence[str]) -> dict[str, list[str]]:
         found = [value.strip() for value in values.split(';' if ';' in values else ',')]
         if not equals or not all(found):
             raise ConfigError(
-                f'--over {shown(text)}: write section.key=value,value as in '
-                'workload.iodepth=1,2,4'
+                f'--over {shown(text)}: write section.key=value,value as in workload.iodepth=1,2,4'
             )
         if path in axes:
             raise ConfigError(f'--over {shown(text)}: {path} is given twice; keep one')

@@ -386,9 +386,7 @@ def _metrics(read: Reader, header: Sequence[str]) -> tuple[Metric, ...]:
                 excellent=excellent,
                 acceptable=acceptable,
                 weight=read.number(table, 'weight', 1.0, place),
-                relative_to=_texts(
-                    read, table.get('relative_to', []), f'{place}.relative_to'
-                ),
+                relative_to=_texts(read, table.get('relative_to', []), f'{place}.relative_to'),
                 reference=str(table.get('reference', '')),
             )
         )

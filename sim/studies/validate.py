@@ -210,9 +210,7 @@ def _grade(metric: Metric, error: float) -> str:
 # ----------------------------------------------------------------------------------- judgement ----
 
 
-def _of_metric(
-    target: Target, metric: Metric, rows: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
+def _of_metric(target: Target, metric: Metric, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Mean errors of one metric, calibrated and predicted apart, and the rank correlation."""
     mine = [row for row in rows if row['metric'] == metric.name]
     found: dict[str, Any] = {'excellent': metric.excellent, 'acceptable': metric.acceptable}

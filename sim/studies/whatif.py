@@ -38,11 +38,21 @@ GROUPS: dict[str, tuple[str, ...]] = {
     'hops': ('lio_hop',),
     'lio': ('lio_submit', 'lio_complete'),
     'reactor': (
-        'reactor_round', 'reactor_queue', 'reactor_submit', 'reactor_complete', 'call_write'
+        'reactor_round',
+        'reactor_queue',
+        'reactor_submit',
+        'reactor_complete',
+        'call_write',
     ),
     'iothread': (
-        'iothread_wake', 'iothread_turn', 'iothread_round', 'iothread_pop', 'iothread_submit',
-        'iothread_issue', 'iothread_complete', 'call_write',
+        'iothread_wake',
+        'iothread_turn',
+        'iothread_round',
+        'iothread_pop',
+        'iothread_submit',
+        'iothread_issue',
+        'iothread_complete',
+        'call_write',
     ),
     'threads': ('guest_switch', 'guest_poll'),
     'irq': ('irq_inject', 'irq_entry', 'irq_return', 'vcpu_halt_wake'),
@@ -174,9 +184,7 @@ def _disk(config: Config, factor: float) -> Config:
             )
         return replace(disk, service=round(disk.service * factor))
 
-    luns = tuple(
-        Lun(**{**vars(lun), 'disk': changed(lun.disk)}) for lun in config.luns
-    )
+    luns = tuple(Lun(**{**vars(lun), 'disk': changed(lun.disk)}) for lun in config.luns)
     return replace(config, target=changed(config.target), luns=luns)
 
 
@@ -292,7 +300,8 @@ def printed(found: Mapping[str, Any]) -> str:
         f'p99 {us(base["latency_ns.p99"])} µs  {base["iops"]:.0f} IOPS; '
         + ('one run' if exact else f'{found["replications"]} replications, ± 95 %'),
         '',
-        f'{"without":24}' + ''.join(f'{name:>20}' for name in ('mean, µs', 'p99, µs', 'IOPS'))
+        f'{"without":24}'
+        + ''.join(f'{name:>20}' for name in ('mean, µs', 'p99, µs', 'IOPS'))
         + '   most in',
     ]
     singles = [row for row in found['variants'] if len(row['edits']) == 1]

@@ -16,7 +16,6 @@ polling handler, would keep the whole thread from polling. sim.user.iothread dra
 thread; its words are named here.
 """
 
-
 import numpy as np
 
 from sim.agents import (
@@ -108,7 +107,6 @@ def kick(st, q, now, cost):
 def queue_of(st, i, index):
     """Base of the virtqueue with that index."""
     return u64(st[u64(st[i + T_QUEUE_LIST]) + u64(index)])
-
 
 
 @kernel

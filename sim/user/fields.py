@@ -36,6 +36,7 @@ u64 = np.uint64
 ) = map(u64, range(A_FIELDS, A_FIELDS + 17))
 THREAD_FIELDS = A_FIELDS + 17
 
+
 @kernel
 def rouse(st, t, now):
     """An eventfd of the thread's becomes readable."""

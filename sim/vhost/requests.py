@@ -205,9 +205,7 @@ def _request(mem, lines, st, tr, b, q, head, row, now):
     elif verdict == vhost_scsi.DROPPED:
         drop(st, tr, b, row)
     else:
-        return st[K_WORKER_POP] + _reply_error(
-            mem, lines, st, tr, b, q, head, row, verdict, now
-        )
+        return st[K_WORKER_POP] + _reply_error(mem, lines, st, tr, b, q, head, row, verdict, now)
     return st[K_WORKER_POP]
 
 
