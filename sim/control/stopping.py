@@ -22,6 +22,7 @@ from sim import record
 from sim.analysis import frame
 from sim.config import Config
 from sim.control.clock import Action
+from sim.control.halves import lead_in, start_half, stop_half
 from sim.control.power import Host, switch_on
 from sim.control.stop_checks import Watch, in_flight
 from sim.control.stop_policy import POLICIES, Policy
@@ -84,10 +85,7 @@ class Stopping:
             yield from host.device.dev.set_log(True)
         begin = int(ns_to_cycles(plan.at - plan.lead, hz))
         yield host.control.env.timeout(max(0, begin - host.control.now))
-        if plan.policy.name == 'gate':
-            yield from host.file.gate()
-        elif plan.policy.name == 'quiesce':
-            host.vm.freeze_queues()
+        yield from lead_in(host, plan.policy)
         yield host.control.env.timeout(max(0, int(ns_to_cycles(plan.at, hz)) - host.control.now))
         if phases.over:
             raise ConfigError(
@@ -101,45 +99,21 @@ class Stopping:
             self.outcome = f'QEMU exits: {end}'
 
     def _stop_and_cont(self, host: Host) -> Action:
-        control, vm, device = host.control, host.vm, host.device
-        hz, costs = self.config.host.cpu_hz, control.costs
-        host.file.without = frozenset({self.plan.policy.name.removeprefix('no-')})
-        device.dev.forget_base = self.plan.policy.name == 'no-sync'
-        device.base_first = self.plan.policy.name == 'base-before-clear'
-        device.log_first = self.plan.policy.name == 'log-before-flush'
+        control, plan, hz = host.control, self.plan, self.config.host.cpu_hz
         self.paused_at = control.now
-        control.enter('vcpu_pause')
-        yield from vm.pause_all_vcpus()
-        yield from control.pay(costs.vm_state_notify)
-        yield from control.pay(int(ns_to_cycles(self.plan.gap, hz)))
-        vm.running = False
-        watch = Watch(host)
-        self.watch = watch
-        self._look(host)
-        host.file.on_cleared = watch.cleared
-        yield from device.set_status(device.parent_obj.status)
-        control.enter('ring_base')
-        yield from control.pay(costs.bdrv_flush)
-        watch.stopped()
+        gap = int(ns_to_cycles(plan.gap, hz))
+        watch = yield from stop_half(host, plan.policy, gap=gap, look=self._look)
         control.enter('stopped')
-        yield from control.pay(int(ns_to_cycles(self.plan.hold, hz)))
-        control.enter('device_start')
-        yield from control.pay(costs.vm_state_notify)
-        watch.still_stopped()
-        vm.running = True
-        yield from device.set_status(device.parent_obj.status)
-        control.enter('vcpu_resume')
-        yield from vm.resume_all_vcpus()
-        if self.plan.policy.name == 'quiesce':
-            vm.unfreeze_queues()
-        control.enter(None)
+        yield from control.pay(int(ns_to_cycles(plan.hold, hz)))
+        yield from start_half(host, plan.policy, watch)
         self.resumed_at = control.now
         self.outcome = 'ok'
 
     # ---- what checkers see
 
-    def _look(self, host: Host) -> None:
+    def _look(self, watch: Watch) -> None:
         """What is where when CLEAR_ENDPOINT is about to be called."""
+        self.watch, host = watch, watch.host
         machine = host.control.machine
         rows = frame.trace_rows(machine)
         published = (rows[:, COLUMN['t_avail']] > 0) & (rows[:, COLUMN['t_complete']] == 0)
