@@ -60,7 +60,8 @@ def test_without_gcc_the_ratios_to_c_are_none(monkeypatch, capsys):
 
 
 def test_bench_needs_a_checkout(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(sim.__main__, "__file__", str(tmp_path / "sim" / "__main__.py"))
+    place = tmp_path / "sim" / "commands" / "bench.py"
+    monkeypatch.setattr(sim.commands.bench, "__file__", str(place))
     assert sim.__main__.main(["bench"]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1

@@ -15,8 +15,8 @@ import pytest
 
 from sim.__main__ import main
 from sim.analysis import fio_json, fio_logs, fio_times
-from sim.commands import fio_output
 from sim.config import ConfigError, load
+from sim.exports import fio as fio_output
 from sim.formats import fio, fio_options
 from sim.histogram import MIDPOINT_NS
 from sim.run import run

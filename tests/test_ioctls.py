@@ -8,10 +8,10 @@ import pytest
 import qemu_7_2_ioctls as seen
 
 from sim import costs, machine
-from sim.commands.ioctls import trace
 from sim.config import load
 from sim.control.power import DRIVER_STATUS, make_host, rings_of
 from sim.engine import ENGINES
+from sim.studies.ioctls import trace
 
 COMPARED = ('index', 'features', 'flags', 'num', 'nregions')
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.commands.scsi import main, run
 from sim.errors import ConfigError
 from sim.formats import cdb as formats
 from sim.formats.scsi_data import describe
+from sim.studies.scsi_commands import main, run
 
 
 def commands(line):

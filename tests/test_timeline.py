@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from sim.__main__ import main
 from sim.analysis import timeline_files
 from sim.analysis.timeline import Slice, lanes, timeline, value_at
-from sim.commands import timeline_output
 from sim.config import ConfigError, load
+from sim.exports import timeline as timeline_output
 from sim.record import STAGES, TIMESTAMPS
 from sim.run import run
 

@@ -1,20 +1,80 @@
 """sim stop: stop the VM in the middle of a run, let it go on, and say what became of the I/O."""
 
 import argparse
-from typing import Any
+import json
+import shlex
+import sys
+from typing import TYPE_CHECKING, Any
 
-from sim.commands import timeline_output
-from sim.config import load
-from sim.control.stop_policy import policy_named
-from sim.control.stopping import Stopping, StopPlan, stop
 from sim.errors import ConfigError
-from sim.options import config_sources, version_sets
-from sim.run import Result
+from sim.options import (
+    add_config,
+    add_json,
+    add_timeline,
+    add_versions,
+    config_sources,
+    version_sets,
+)
 from sim.units import parse_time_ns
 
+if TYPE_CHECKING:
+    from sim.control.stopping import Stopping
+    from sim.run import Result
 
-def main(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
-    """(text, data) of the stop that the options ask for. Errors: ConfigError."""
+
+def add(commands: Any) -> None:
+    """The options."""
+    parser = commands.add_parser(
+        'stop',
+        help='stop the VM in the middle of a run, and let it go on',
+        description='Simulate one config, stop the VM at TIME as QEMU does (the vCPUs pause, vhost '
+        'drains, the device stops) and let it go on. Exit code 1 if a requirement is violated, 2 '
+        'if the run is over by then.',
+    )
+    add_config(parser)
+    parser.add_argument('--at', metavar='TIME', required=True, help='when, such as 20ms')
+    parser.add_argument(
+        '--policy', default='drain', help='how; docs/reference/command-line.md (default: drain)'
+    )
+    parser.add_argument(
+        '--lead', metavar='TIME', default='0us',
+        help='how long before TIME a policy that has one begins (default: %(default)s)',
+    )  # fmt: skip
+    parser.add_argument(
+        '--log', metavar='TIME', help='dirty logging begins then, as in a migration'
+    )
+    parser.add_argument(
+        '--gap', metavar='TIME', default='0us',
+        help="between the vCPUs' standstill and CLEAR_ENDPOINT (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        '--hold', metavar='TIME', default='0us',
+        help='for how long the VM stays stopped (default: %(default)s)',
+    )  # fmt: skip
+    add_versions(parser)
+    add_timeline(parser)
+    add_json(parser)
+    parser.set_defaults(command=main)
+
+
+def main(options: argparse.Namespace) -> int:
+    """The exit code. Errors: ConfigError."""
+    report = stopped(options)
+    print(json.dumps(report) if options.json else as_text(report))
+    for broken in report['violations']:
+        print(f'violation: {broken}', file=sys.stderr)
+    if report['violations']:
+        print(f'replay: {shlex.join(["python", "-m", "sim", *sys.argv[1:]])}', file=sys.stderr)
+    return 1 if report['violations'] and not report['expected'] else 0
+
+
+def stopped(options: argparse.Namespace) -> dict[str, Any]:
+    """What became of the stop that the options ask for."""
+    from sim.config import load
+    from sim.control.stop_policy import policy_named
+    from sim.control.stopping import StopPlan, stop
+    from sim.exports import timeline
+
     config = load(**config_sources(options), sets=[*options.sets, *version_sets(options)])
     at, lead = _time('--at', options.at), _time('--lead', options.lead)
     if lead > at:
@@ -30,13 +90,12 @@ def main(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
         gap=_time('--gap', options.gap),
         hold=_time('--hold', options.hold),
     )
-    timeline_output.check(config, options.timeline)
+    timeline.check(config, options.timeline)
 
-    def look(result: Result, stopping: Stopping) -> None:
-        timeline_output.write(result, options.timeline, stopping)
+    def look(result: 'Result', stopping: 'Stopping') -> None:
+        timeline.write(result, options.timeline, stopping)
 
-    report = stop(config, plan, look)
-    return as_text(report), report
+    return stop(config, plan, look)
 
 
 def _time(name: str, text: str) -> int:
