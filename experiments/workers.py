@@ -1,16 +1,15 @@
 """One vhost worker for all virtqueues, or one for each: how many IOPS, for 1 to 16 fio jobs?
 
 Method: 16 vCPUs, 16 virtqueues, random 4 KiB reads and writes, as in the published series (Mike
-Christie, "vhost: multiple worker support", 2021; validation/worker-scaling.csv). Series A submits
-one by one (libaio), series D in batches (io_uring). Three costs are fitted, each on one published
-point, all other points are predicted:
+Christie, "vhost: multiple worker support", 2021). Series A submits one by one (libaio), series D in
+batches (io_uring). The machine, its series and the three costs that are fitted, each on a published
+point, are those of validation/worker-scaling.toml; all other points are predicted:
 
     vhost.worker_pop_share                the ceiling of a single worker (A, 4 jobs: 510k)
     guest.syscall_pair_per_cmd_unbatched  what fio and its system calls take (A, 1 job: 184k)
     target.serial                         what the disk can do at most (A, 16 jobs: 2434k)
 
-What the author does not state is taken to be: rings and cmd_per_lun of 1024, so that neither binds;
-a disk of 5 us that serves 1024 commands at a time; batches of 8.
+What the author does not state (rings, disk, batches) is written in that file too.
 
 Expect: unbatched, two jobs do better with ONE worker (1.3 times): it is busy, so that the guest
 need not kick and completions come in batches, while a worker of one's own goes to sleep between
@@ -23,7 +22,7 @@ Under a minute on two cores; --quick half of that. Writes workers.csv and worker
 """
 
 import argparse
-import csv
+import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -31,26 +30,19 @@ from typing import Any
 from experiments import command
 from sim.options import config_sources
 
-PUBLISHED = Path(__file__).resolve().parent.parent / 'validation' / 'worker-scaling.csv'
+TARGET = 'worker-scaling.toml'
 JOBS = (1, 2, 4, 8, 12, 16)
 SERIES = {'A': 'unbatched (libaio)', 'D': 'batched (io_uring)'}
 WORKERS = {'single': 'one worker', 'per_vq': 'a worker per virtqueue'}
-BATCH = 8  # D: not stated by the author
 REQUESTS, REQUESTS_QUICK = 16_000, 5_000  # of each job
 
-MACHINE: dict[str, Any] = {
-    'guest': {'vcpus': 16},
-    'device': {'num_queues': 16, 'virtqueue_size': 1024, 'cmd_per_lun': 1024},
-    'target': {
-        'kind': 'lanes', 'distribution': 'constant', 'service': '5us', 'serial': '410ns',
-        'lanes': 1024,
-    },
-    'costs': {
-        'vhost.worker_pop_share': '1231ns',
-        'guest.syscall_pair_per_cmd_unbatched': '1723ns',
-    },
-    'run': {'record': 'histogram'},
-}  # fmt: skip
+
+@functools.cache
+def target() -> Any:
+    """The machine, the series and the published points (sim.studies.target_file.Target)."""
+    from sim.studies.target_file import load_target, shipped_folder
+
+    return load_target(shipped_folder() / TARGET)
 
 
 def iodepth(jobs: int) -> int:
@@ -58,24 +50,15 @@ def iodepth(jobs: int) -> int:
     return min(128, 1024 // jobs)
 
 
-def sections(series: str, workers: str, jobs: int) -> dict[str, dict[str, Any]]:
-    """Keyword sections of one point."""
-    work = {'rw': 'randrw', 'bs': '4k', 'iodepth': iodepth(jobs), 'numjobs': jobs}
-    if series == 'D':
-        work |= {
-            'ioengine': 'io_uring',
-            'iodepth_batch_submit': BATCH,
-            'iodepth_batch_complete_max': BATCH,
-        }
-    device = MACHINE['device'] | {'worker_per_virtqueue': workers == 'per_vq'}
-    return MACHINE | {'workload': work, 'device': device}
+def point_sets(series: str, workers: str, jobs: int, requests: int) -> list[str]:
+    """What a point sets in the target's config, as --set writes it."""
+    row = {'series': series, 'workers': workers, 'jobs': str(jobs), 'iodepth': str(iodepth(jobs))}
+    return [*target().sets_of(row), f'workload.number_ios={requests}', 'run.record=histogram']
 
 
 def published() -> dict[tuple[str, str, int], int]:
     """IOPS by series, workers and jobs."""
-    with PUBLISHED.open(encoding='utf-8') as file:
-        rows = csv.DictReader(line for line in file if not line.startswith('#'))
-        return {(r['series'], r['workers'], int(r['jobs'])): int(r['iops']) for r in rows}
+    return {(r['series'], r['workers'], int(r['jobs'])): int(r['iops']) for r in target().rows}
 
 
 def experiment(options: argparse.Namespace) -> dict[str, Any]:
@@ -86,10 +69,9 @@ def experiment(options: argparse.Namespace) -> dict[str, Any]:
     requests = REQUESTS_QUICK if options.quick else REQUESTS
 
     def at(series: str, workers: str, jobs: int) -> Any:
-        tables = sections(series, workers, jobs)
-        tables['workload'] |= {'number_ios': requests}
         given = {key: value for key, value in config_sources(options).items() if value}
-        return load(**tables | given, sets=command.sets_of(options))
+        sets = [*point_sets(series, workers, jobs, requests), *command.sets_of(options)]
+        return load(**{**target().config, **given}, sets=sets)
 
     points = [(s, w, jobs) for s in SERIES for w in WORKERS for jobs in JOBS]
     configs = [at(*point) for point in points]

@@ -177,6 +177,15 @@ def parameter_sets(
     return [f'{path}={_scaled(found, path, value)}' for path in parameter.paths]
 
 
+def said_value(parameter: Parameter, config: Mapping[str, Any]) -> float | None:
+    """What the sections say of a parameter that is a value; None where they say nothing."""
+    section, _, key = parameter.paths[0].partition('.')
+    said = config.get(section, {}).get(key)
+    if parameter.form != 'value' or said is None:
+        return None
+    return float(parse_time_ns(str(said)) if is_time(parameter.paths[0]) else said)
+
+
 def _written(path: str, value: float) -> str:
     return format_time(max(1, round(value))) if is_time(path) else str(round(value))
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from sim.errors import ConfigError
 from sim.studies import fitting
-from sim.studies.measuring import number_at, parameter_sets, simulate
+from sim.studies.measuring import number_at, parameter_sets, said_value, simulate
 from sim.studies.target_file import Metric, Parameter, Target
 
 ENOUGH = 0.01  # a relative error (rms, weighted) of calibrated points that no fit need better
@@ -129,7 +129,7 @@ def _fitted(target: Target, simulator: Simulator) -> tuple[dict[str, Any], Any]:
     best: tuple[float, dict[str, Any]] = (math.inf, {})
     for picked in itertools.product(*(p.choices for p in discrete)):
         fixed = dict(zip((p.name for p in discrete), picked, strict=True))
-        total, values = _smooth_fit(smooth, fixed, residuals)
+        total, values = _smooth_fit(smooth, fixed, residuals, target.config)
         best = min(best, (total, values), key=lambda pair: pair[0])
     values = best[1]
     return {name: _plain(p, values[p.name]) for p in target.parameters for name in [p.name]}, (
@@ -138,17 +138,25 @@ def _fitted(target: Target, simulator: Simulator) -> tuple[dict[str, Any], Any]:
 
 
 def _smooth_fit(
-    smooth: Sequence[Parameter], fixed: Mapping[str, object], residuals: Any
+    smooth: Sequence[Parameter],
+    fixed: Mapping[str, object],
+    residuals: Any,
+    config: Mapping[str, Any],
 ) -> tuple[float, dict[str, Any]]:
-    """The best values of the parameters that are no choices, and their sum of squares."""
+    """The best values of the parameters that are no choices, and their sum of squares.
+
+    What the shared config says of all of them is one of the places to start from.
+    """
     names = [p.name for p in smooth]
     if not smooth:
         left = residuals(fixed)
         return float(left @ left), dict(fixed)
+    said = [v for p in smooth if (v := said_value(p, config)) is not None]
     found, _ = fitting.fit(
         lambda values: residuals({**fixed, **dict(zip(names, values, strict=True))}),
         [p.low for p in smooth],
         [p.high for p in smooth],
+        said if len(said) == len(smooth) else None,
         enough=ENOUGH**2,
     )
     return found.total, {**fixed, **dict(zip(names, found.values, strict=True))}
