@@ -42,7 +42,8 @@ CLOCK_END = (1 << 47) - 1
     H_DISK_ORDER,  # how many transfers the disk has made
     H_NOW,  # when the last step was performed
     H_WRITTEN,  # has anything ever been written to the medium?
-) = map(u64, range(16))
+    H_KVM_LOG,  # where KVM's dirty bitmap stands (sim.driver.dirty), 0: nobody wants it
+) = map(u64, range(17))
 
 COST_TABLE = 32  # where the costs stand in `st`
 

@@ -48,11 +48,11 @@ class Engine:
     `env` is open to control processes: what they schedule comes before the agents of the same
     time. `listeners` are called, as a control event, with the notices that a step leaves for the
     control plane (agents.N_JOB_DONE and so on, as bits); the trace grows by itself. `calls` counts
-    the calls into compiled code.
+    the calls into compiled code. `now`: the cycle at which the machine stands, 0 for a fresh one.
     """
 
-    def __init__(self, machine: Machine) -> None:
-        self.env = simpy.Environment()
+    def __init__(self, machine: Machine, now: int = 0) -> None:
+        self.env = simpy.Environment(now)
         self.machine = machine
         self.listeners: list[Callable[[int], None]] = []
         self.calls = 0
@@ -62,8 +62,11 @@ class Engine:
         """For control: a control action has woken agents."""
         raise NotImplementedError
 
-    def run(self) -> None:
-        """Until nobody has anything left to do."""
+    def run(self, until: simpy.Event | None = None) -> None:
+        """Until nobody has anything left to do, or until an event has been processed.
+
+        After the latter it may be called again, and goes on.
+        """
         raise NotImplementedError
 
     def next_control(self) -> int:
@@ -100,8 +103,8 @@ class CompiledEngine(Engine):
     def wake_agents(self) -> None:
         """For control: nothing to do, the loop reads the calendar when it starts."""
 
-    def run(self) -> None:
-        """Until nobody has anything left to do."""
+    def run(self, until: simpy.Event | None = None) -> None:
+        """Until nobody has anything left to do, or until an event has been processed."""
         machine, state, env = self.machine, self._state, self.env
         lines, mem, st, media = machine.lines, machine.mem, machine.st, machine.media
         notice, pause = int(H_NOTICE), 0
@@ -119,6 +122,8 @@ class CompiledEngine(Engine):
             elif limit < NEVER:
                 env.step()
                 more = True
+                if until is not None and until.processed:
+                    return
             elif more:
                 raise end_of_clock()
 
@@ -143,14 +148,16 @@ class SimpyEngine(Engine):
     can tell the difference, and most steps cost no SimPy event.
     """
 
-    def __init__(self, machine: Machine) -> None:
-        super().__init__(machine)
+    def __init__(self, machine: Machine, now: int = 0) -> None:
+        super().__init__(machine, now)
         self._due = int(machine.st[int(H_DUE)])
         self._woken = int(machine.st[int(H_WOKEN)])
         self._waiting = [Wake(self.env) for _ in machine.kinds]
         self._scheduled = [IDLE] * len(machine.kinds)
         for slot in range(len(machine.kinds)):
             self.env.process(self._agent(slot))
+        for slot in range(len(machine.kinds)):  # what a machine in mid-run has on its calendar
+            self._put(slot)
 
     def _agent(self, slot: int) -> Generator[simpy.Event, Any, None]:
         """The process of one agent."""
@@ -182,19 +189,21 @@ class SimpyEngine(Engine):
 
     def _reschedule(self, woken: int) -> None:
         """Move the events of the agents that stand in the list of woken ones."""
-        env, state, scheduled = self.env, self._state, self._scheduled
         for place in range(woken):
-            slot = state[self._woken + place]
-            key = state[self._due + slot]
-            if key == scheduled[slot]:
-                continue
-            event = self._waiting[slot]
-            if scheduled[slot] < IDLE:  # its event stays on the calendar, with nobody behind it
-                other = Wake(env)
-                other.callbacks, event.callbacks = event.callbacks, []
-                self._waiting[slot] = event = other
-            scheduled[slot] = key
-            event.at((key >> SLOT_BITS) - env.now, AGENT_PRIORITY + slot)
+            self._put(self._state[self._woken + place])
+
+    def _put(self, slot: int) -> None:
+        """Move the event of one agent to where its entry says."""
+        key, scheduled = self._state[self._due + slot], self._scheduled
+        if key == scheduled[slot]:
+            return
+        event = self._waiting[slot]
+        if scheduled[slot] < IDLE:  # its event stays on the calendar, with nobody behind it
+            other = Wake(self.env)
+            other.callbacks, event.callbacks = event.callbacks, []
+            self._waiting[slot] = event = other
+        scheduled[slot] = key
+        event.at((key >> SLOT_BITS) - self.env.now, AGENT_PRIORITY + slot)
 
     def wake_agents(self) -> None:
         """For control: put on SimPy's calendar whatever the control action has woken."""
@@ -202,9 +211,10 @@ class SimpyEngine(Engine):
         self._reschedule(state[count])
         state[count] = 0
 
-    def run(self) -> None:
-        """Until nobody has anything left to do."""
-        self.env.run()
+    def run(self, until: simpy.Event | None = None) -> None:
+        """Until nobody has anything left to do, or until an event has been processed."""
+        if until is None or not until.processed:
+            self.env.run(until)
 
 
 ENGINES: dict[str, type[Engine]] = {'simpy': SimpyEngine, 'compiled': CompiledEngine}

@@ -4,8 +4,8 @@ The world is five arrays: guest memory, line ownership, the agents' state, the t
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,8 @@ class Machine:
     drivers: tuple[int, ...]  # the two sides of each ring (sim.vring)
     devices: tuple[int, ...]
     log: int  # where the dirty bitmap of the device stands in `st` (sim.vhost.log)
+    kvm_log: int  # and that of what the vCPUs write (sim.driver.dirty)
+    belongs: dict[str, tuple[tuple[int, int], ...]]  # (from, to) in `st` of what is not the guest's
     vhost: int  # base of the vhost-scsi device (sim.vhost.scsi)
     tasks: tuple[int, ...]  # of the guest's error handler
     error_handler: int
@@ -77,8 +79,20 @@ class Machine:
     @property
     def dirty_log(self) -> npt.NDArray[np.uint8]:
         """The bitmap as QEMU has it: page p is bit p % 8 of byte p / 8. A view, to be cleared."""
+        return self._bitmap(self.log)
+
+    @property
+    def vcpu_log(self) -> npt.NDArray[np.uint8]:
+        """KVM's bitmap of what the vCPUs have written, in the same form. A view, to be cleared."""
+        return self._bitmap(self.kvm_log)
+
+    def _bitmap(self, start: int) -> npt.NDArray[np.uint8]:
         words = -(-self.mem.size // (64 * PAGE_SIZE))
-        return self.st[self.log : self.log + words].view(np.uint8)
+        return self.st[start : start + words].view(np.uint8)
+
+    def log_vcpus(self, on: bool) -> None:
+        """memory_global_dirty_log_start(), _stop(): note what the vCPUs write, or no more."""
+        self.st[int(agents.H_KVM_LOG)] = self.kvm_log if on else 0
 
     def slots_of(self, kind: int) -> list[int]:
         """Slots of one kind of agent."""
@@ -110,12 +124,39 @@ class _Arena:
     """Hands out words of the state array, and later bytes of guest memory."""
 
     used: int
+    belongs: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
 
     def take(self, size: int, align: int = 1) -> int:
         start = -(-self.used // align) * align
         self.used = start + size
         return start
 
+    def take_for(self, owner: str) -> Callable[..., int]:
+        """`take` for something that does not move with the guest (Machine.belongs)."""
+        ranges = self.belongs.setdefault(owner, [])
+
+        def take(size: int, align: int = 1) -> int:
+            start = self.take(size, align)
+            if ranges and ranges[-1][1] == start:
+                ranges[-1] = ranges[-1][0], start + size
+            else:
+                ranges.append((start, start + size))
+            return start
+
+        return take
+
+
+# To whom an agent belongs that does not move with the guest. Crossings do: by the time a device has
+# stopped nothing is on its way to the host, and what is on its way to the guest QEMU injects.
+HOST, DISKS, LUNS = 'host', 'disks', 'luns'
+OWNERS = {
+    agents.WORKER: HOST,
+    agents.LIO_SUBMIT: HOST,
+    agents.LIO_COMPLETE: HOST,
+    agents.REACTOR: HOST,
+    agents.IOTHREAD: HOST,
+    agents.DISK: DISKS,
+}
 
 WORDS_OF = {
     agents.VCPU: guest.VCPU_WORDS,
@@ -204,7 +245,7 @@ class _Builder:
     def build(self) -> Machine:
         slots = self._slots()
         self.kinds, self.names = zip(*slots, strict=True)
-        self.bases = [self.words.take(WORDS_OF[kind]) for kind in self.kinds]
+        self.bases = [self._take_agent(kind) for kind in self.kinds]
         self.vcpu = self._bases_of(agents.VCPU)
         self.disks = self._bases_of(agents.DISK)
         self.guest = GuestPlan(
@@ -218,7 +259,7 @@ class _Builder:
         )
         self.targets = self._luns()
         self.host = self._host(
-            take=self.words.take,
+            take=self.words.take_for(HOST),
             put=self.put,
             irq=self._slots_of(agents.IRQ),
             vqs=self.guest.vqs,
@@ -233,6 +274,11 @@ class _Builder:
         self.guest.init_rings(machine.mem, machine.lines, machine.st)
         self.host.init_rings(machine.mem, machine.st)
         return machine
+
+    def _take_agent(self, kind: int) -> int:
+        owner = OWNERS.get(kind)
+        take = self.words.take if owner is None else self.words.take_for(owner)
+        return take(WORDS_OF[kind])
 
     def _host(self, **device: Any) -> DevicePlan:
         """The device and whoever serves it."""
@@ -273,7 +319,7 @@ class _Builder:
         kind, base = self.words.take(slots), self.words.take(slots)
         woken = self.words.take(64 * slots)  # a slot may be woken more than once in a stretch
         mem = np.zeros(-(-self.bytes.used // PAGE_SIZE) * PAGE_SIZE, dtype=np.uint8)
-        log = self.words.take(-(-mem.size // (64 * PAGE_SIZE)))
+        log, kvm_log = (self.words.take(-(-mem.size // (64 * PAGE_SIZE))) for _ in range(2))
         st = np.zeros(self.words.used, dtype=np.int64)
         for offset, value in self.writes:
             st[offset] = value
@@ -319,6 +365,8 @@ class _Builder:
             devices=tuple(self.host.devices),
             vhost=self.host.vhost,
             log=log,
+            kvm_log=kvm_log,
+            belongs={owner: tuple(ranges) for owner, ranges in self.words.belongs.items()},
             tasks=tuple(self.guest.tasks),
             error_handler=self.guest.error_handler,
             event_work=self.guest.event_work,
@@ -428,7 +476,7 @@ class _Builder:
             kernel=config.host.kernel,
         )
         bases = {(lun.target, lun.number): b for lun, b in zip(luns, self.disks, strict=True)}
-        base = self.words.take(self.target_plan.size())
+        base = self.words.take_for(LUNS)(self.target_plan.size())
         words = self.target_plan.words(base, bases)
         self.writes += enumerate(words.tolist(), base)
         return base
@@ -452,7 +500,7 @@ class _Builder:
         if in_kernel:
             self.put(base, disks.D_LIO_SUBMIT, self.kworkers[0].submit.base)
         plan = DiskPlan(
-            self.words.take,
+            self.words.take_for(DISKS),
             lambda base, name, value: self.writes.append((base + name, value)),
             base,
             spec,
@@ -461,13 +509,15 @@ class _Builder:
             lun=index,
         )
         plan.write(commands=self.num * self.queues, null_service=self.costs.null_service)
-        if in_kernel and host.kernel in THROTTLED and spec.wbt_lat:
-            self.put(base, disks.D_WBT, self._throttle(spec))
+        if in_kernel and spec.wbt_lat:
+            throttle = self._throttle(spec)  # laid out on any kernel, so that a VM may move to it
+            if host.kernel in THROTTLED:
+                self.put(base, disks.D_WBT, throttle)
 
     def _throttle(self, spec: Target) -> int:
         """Write-back throttling of the block device under LIO."""
         hz = self.config.host.cpu_hz
-        base = self.words.take(wbt.WBT_WORDS)
+        base = self.words.take_for(HOST)(wbt.WBT_WORDS)
         words = wbt.plan_wbt(
             latency=int(ns_to_cycles(spec.wbt_lat, hz)),
             window=hz // 10,

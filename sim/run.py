@@ -106,6 +106,17 @@ def run(
     """
     config = config or load(**sections)
     began = time.perf_counter()
+    engine, phases = prepare(config, record_requests=record_requests, costs_override=costs_override)
+    if attend is not None:
+        attend(engine, phases)
+    engine.run()
+    return finish(config, engine, began, check=check, record_requests=record_requests)
+
+
+def prepare(
+    config: Config, *, record_requests: bool = True, costs_override: costs.Costs | None = None
+) -> 'tuple[Engine, Phases]':
+    """The engine of a config at time zero, with its control processes and its phases."""
     table = costs_override or costs.of_config(config)
     world = machine.build(config, table, record_requests=record_requests)
     engine = ENGINES[config.run.engine](world)
@@ -114,10 +125,20 @@ def run(
         if lun.disk.component is not None:
             component.attach(engine, lun.disk.component, config.host.cpu_hz, slot)
     start_actions(engine, config)
-    if attend is not None:
-        attend(engine, phases)
-    engine.run()
+    return engine, phases
+
+
+def finish(
+    config: Config,
+    engine: Engine,
+    began: float,
+    *,
+    check: bool = True,
+    record_requests: bool = True,
+) -> Result:
+    """What the run of an engine has left behind; `began` is its start by time.perf_counter()."""
     wall_seconds = time.perf_counter() - began
+    world = engine.machine
     measured, requests = measure.of_run(world, config)
     violations = invariants.check(world) if check and record_requests else []
     report = _report(config, world, engine, measured, violations, wall_seconds)
@@ -166,13 +187,15 @@ def metrics_of(report: dict[str, Any]) -> dict[str, Any]:
 class Phases:
     """Control: starts the jobs of a phase together, the next phase when all of them are done."""
 
-    def __init__(self, engine: Engine, config: Config) -> None:
+    def __init__(self, engine: Engine, config: Config, before: 'Phases | None' = None) -> None:
+        """`before`: those of the engine that the guest has run on until now."""
         self.engine = engine
-        self.left = 0
-        self.phase = -1
+        self.left: int = before.left if before else 0
+        self.phase: int = before.phase if before else -1
         self.count = len(config.phases)
         engine.listeners.append(self.notice)
-        engine.env.process(self._begin())
+        if before is None:
+            engine.env.process(self._begin())
 
     def _begin(self) -> Any:
         yield self.engine.env.timeout(0)

@@ -9,6 +9,7 @@ from sim import record, scsi, vring
 from sim.agents import (
     A_BUSY,
     A_STATE,
+    H_KVM_LOG,
     K_GUEST_COMPLETE,
     K_GUEST_SLICE,
     K_GUEST_SUBMIT,
@@ -16,6 +17,7 @@ from sim.agents import (
     ring,
 )
 from sim.driver import complete as guest_complete
+from sim.driver import dirty
 from sim.driver import sched as guest_sched
 from sim.driver import vectors as guest_vectors
 from sim.driver.fields import (
@@ -119,6 +121,8 @@ def drain(mem, lines, st, tr, v, now):
             st[v + A_STATE] = RETURN
             return _hold(lines, st, v, q, now)
         vring.enable_cb_prepare(mem, lines, st, u64(st[q + G_DRIVER]), core)
+        if st[H_KVM_LOG]:
+            dirty.note_driver_area(st, q)
         if st[q + G_BELL]:
             ring(st, u64(st[q + G_BELL]), now)
         st[v + A_STATE] = RECHECK

@@ -9,6 +9,7 @@ import numpy as np
 from sim import record, scsi, vring
 from sim.agents import (
     A_STATE,
+    H_KVM_LOG,
     K_GUEST_IO_GETEVENTS,
     K_GUEST_IO_SUBMIT,
     K_GUEST_SUBMIT,
@@ -21,6 +22,7 @@ from sim.agents import (
     wrapped,
 )
 from sim.driver import complete as guest_complete
+from sim.driver import dirty
 from sim.driver import handler as guest_handler
 from sim.driver.fields import (
     ADD,
@@ -345,6 +347,8 @@ def add(mem, lines, st, tr, v, now):
         return after_add(st, tr, v, now, delay, True)
     take_budget(st, lun)
     _stamp_data(mem, st, tr, q, tag)
+    if st[H_KVM_LOG]:
+        dirty.note_request(st, q, tag)
     st[u64(st[q + G_ROW_OF_HEAD]) + u64(head)] = st[t + T_ROW]
     tr[row + record.R_AVAIL] = now + 1
     tr[row + record.R_KICK] = now + 1

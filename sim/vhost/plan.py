@@ -135,11 +135,11 @@ class DevicePlan:
 
     def _completer(self, worker: int) -> int:
         """The completion list and work that Linux 6.1 has for the whole device; 0 where each queue
-        has its own.
+        has its own. Its words are there on any kernel: a VM may move from one to another.
         """
+        base = self.take(backend.HOST_QUEUE_WORDS)
         if self.config.host.kernel != '6.1':
             return 0
-        base = self.take(backend.HOST_QUEUE_WORDS)
         self._put_all(base, {
             backend.Q_INDEX: NO_QUEUE,
             backend.Q_WORKER: worker,
@@ -152,8 +152,8 @@ class DevicePlan:
     def _vq(self, vq: Vq, worker: int) -> None:
         """A virtqueue as the host has it."""
         q, request = self.bases[vq.index], vq.index - VQ_REQUEST_FIRST
-        rooms = 2 if self.config.host.kernel == '7.2' else 1  # a second one for the dirty log
-        words = int(se_cmd.X_DATA) + 2 * rooms * self.pieces
+        # Twice the pieces: before 7.2 the dirty log does not use its half.
+        words = int(se_cmd.X_DATA) + 2 * 2 * self.pieces
         commands = self.take(words * (self.num + 1))
         for tag in range(self.num + 1):  # behind the pool a spare one
             self.put(commands + words * tag, se_cmd.X_TAG, tag if tag < self.num else -1)
