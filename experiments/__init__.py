@@ -1,1 +1,3 @@
-"""One question per file; each prints its table, draws its figures and can be resumed."""
+"""One question per file; each prints its table and draws its figures. experiments/command.py tells
+the form, `python -m experiments` lists them.
+"""

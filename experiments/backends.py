@@ -10,14 +10,12 @@ of kernel vhost-scsi and SPDK, by which SPDK is 9.8 us ahead at depth 1.
 Expect: at depth 1 SPDK ahead of the kernel by about 10 us (two wakes, two hops to LIO, the kick),
 the IOThread between the two as long as it polls. At depth 64 the guest's two vCPUs bound what SPDK
 and the kernel worker do, and the IOThread's 4.2 us of CPU time per request bound it. A reactor
-takes no kick at all, and its core is busy or polling all the time. A minute on two cores, --quick
-under half of that, behind the compilation of the kernels.
+takes no kick at all, and its core is busy or polling all the time.
 
 Two latencies: up to the completion in the guest's driver (mean_us, the stages), and up to fio's
 reaping it (fio_lat_*), which is the one that grows where the guest's CPUs are the bound.
 
-Writes backends.csv and two figures: backends.png (IOPS, fio's latency, CPU time, kicks and
-interrupts by backend and depth) and stages.png (where the time goes at depth 1).
+Takes: a minute on two cores, --quick under half of that, behind the compilation of the kernels.
 """
 
 import argparse
@@ -26,23 +24,22 @@ from pathlib import Path
 from typing import Any
 
 from experiments import command
-from sim.options import config_sources
 
 DEPTHS = (1, 64)
 REQUESTS, REQUESTS_QUICK = 20_000, 3000
 JOBS = 2
 
-QEMU = 'device.driver=virtio-scsi-pci'
+QEMU = {'device.driver': 'virtio-scsi-pci'}
 BACKENDS = {
-    'kernel vhost-scsi': ['device.driver=vhost-scsi-pci'],
-    'SPDK reactor': ['device.driver=vhost-user-scsi-pci'],
-    'QEMU IOThread': [QEMU],
-    'IOThread, no polling': [QEMU, 'qemu.poll_max_ns=0'],
-    'IOThread, packed ring': [QEMU, 'device.packed=on'],
+    'kernel vhost-scsi': {'device.driver': 'vhost-scsi-pci'},
+    'SPDK reactor': {'device.driver': 'vhost-user-scsi-pci'},
+    'QEMU IOThread': QEMU,
+    'IOThread, no polling': QEMU | {'qemu.poll_max_ns': 0},
+    'IOThread, packed ring': QEMU | {'device.packed': 'on'},
 }
 DISKS = {
-    '10 µs': ['target.kind=exponential', 'target.service=10us'],
-    'null': ['target.kind=null'],
+    '10 µs': {'target.kind': 'exponential', 'target.service': '10us'},
+    'null': {'target.kind': 'null'},
 }
 
 # SPDK Vhost Performance Report 24.05, Intel, 2024-07: Xeon Gold 6348, one NVMe drive shared by two
@@ -50,37 +47,23 @@ DISKS = {
 PUBLISHED_GAP_US = 92.00 - 82.24
 
 
-def experiment(options: argparse.Namespace) -> dict[str, Any]:
-    """Run every backend on every disk at every depth; config, seed, rows and violations."""
-    from sim.config import load
-    from sim.sweep import load_report
-
-    extra = [
-        f'workload.number_ios={REQUESTS_QUICK if options.quick else REQUESTS}',
-        f'workload.numjobs={JOBS}',
-        *command.sets_of(options),
-    ]
+def experiment(options: argparse.Namespace) -> command.Outcome:
+    """Run every backend on every disk at every depth."""
+    over = {
+        'workload.number_ios': REQUESTS_QUICK if options.quick else REQUESTS,
+        'workload.numjobs': JOBS,
+    }
 
     def at(disk: str, depth: int, backend: str) -> Any:
-        sets = [f'workload.iodepth={depth}', *DISKS[disk], *BACKENDS[backend], *extra]
-        return load(**config_sources(options), sets=sets)
+        vary = {'workload.iodepth': depth} | DISKS[disk] | BACKENDS[backend]
+        return command.config(options, over=over, vary=vary)
 
     points = [(disk, depth, backend) for disk in DISKS for depth in DEPTHS for backend in BACKENDS]
     configs = [at(*point) for point in points]
-    base = configs[0]
-    for note in base.notes:
-        print(f'note: {note}', file=sys.stderr)
-    places = command.sweep(options, configs)
-    reports = [load_report(place) for place in places]
+    command.announce(options, configs[0])
+    reports = command.reports(options, configs)
     rows = [row_of(*point, report) for point, report in zip(points, reports, strict=True)]
-    draw(Path(options.out), base, rows)
-    return {
-        'config': base.effective(),
-        'seed': base.run.seed,
-        'rows': rows,
-        'violations': [broken for report in reports for broken in report['violations']],
-        'gap_us': gap_us(rows),
-    }
+    return command.Outcome(configs[0], rows, command.violations(reports))
 
 
 def row_of(disk: str, depth: int, backend: str, report: dict[str, Any]) -> dict[str, Any]:
@@ -100,8 +83,10 @@ def row_of(disk: str, depth: int, backend: str, report: dict[str, Any]) -> dict[
         'backend': backend,
         'iodepth': depth,
         'iops': report['iops'],
+        **command.interval(report, 'iops', 'iops'),
         'mean_us': latency['mean'] / 1e3,
         'fio_lat_mean_us': fio['mean'] / 1e3,
+        **command.interval(report, 'fio_lat_ns.mean', 'fio_lat_mean_us', 1e3),
         'fio_lat_p99_us': None if fio['p99'] is None else fio['p99'] / 1e3,
         'host_cpu_us_per_request': per_request([name for name in host if name not in spun]),
         'host_polling_us_per_request': per_request(spun),
@@ -123,16 +108,17 @@ def gap_us(rows: list[dict[str, Any]]) -> float:
     return found['kernel vhost-scsi'] - found['SPDK reactor']
 
 
-def draw(folder: Path, config: Any, rows: list[dict[str, Any]]) -> None:
+def draw(outcome: command.Outcome, folder: Path) -> None:
     """Table and figures."""
     import pandas as pd
 
     from sim.analysis import plot, plot_backends
     from sim.record import STAGES
 
+    rows = outcome.rows
     table = pd.DataFrame(rows).replace({None: float('nan')})
     table.drop(columns='stages_us').to_csv(folder / 'backends.csv', index=False)
-    job = config.jobs[0]
+    job = outcome.config.jobs[0]
     what = f'{job.rw} {job.bs // 1024}k, {JOBS} jobs, {job.ioengine}'
     figure = plot_backends.backends(table, f'{what}: three devices behind one guest')
     plot.save(figure, folder / 'backends.png')
@@ -147,30 +133,32 @@ def draw(folder: Path, config: Any, rows: list[dict[str, Any]]) -> None:
     plot.save(plot.stage_stack(stacks, title), folder / 'stages.png')
 
 
-def show(outcome: dict[str, Any], folder: Path) -> None:
-    """The table for people, and where to look."""
+def show(outcome: command.Outcome) -> None:
+    """The table for people."""
     import pandas as pd
 
     columns = (
         'disk backend iodepth iops mean_us fio_lat_mean_us fio_lat_p99_us host_cpu_us_per_request '
         'host_polling_us_per_request kicks_per_request interrupts_per_request'
     ).split()
-    table = pd.DataFrame(outcome['rows'])[columns].replace({None: float('nan')}).round(2)
+    table = pd.DataFrame(outcome.rows)[columns].replace({None: float('nan')}).round(2)
     table['iops'] = table['iops'].round().astype(int)
     short = {name: name.removesuffix('_per_request') + '/req' for name in columns[7:]}
     print(table.rename(columns=short).to_string(index=False, na_rep='-'))
     print(
-        f'\nkernel less SPDK at depth 1: {outcome["gap_us"]:.1f} us simulated, '
+        f'\nkernel less SPDK at depth 1: {gap_us(outcome.rows):.1f} us simulated, '
         f'{PUBLISHED_GAP_US:.1f} us published'
     )
-    for broken in outcome['violations']:
-        print(f'violation: {broken}')
-    print(f'\ntable    {folder / "backends.csv"}')
-    for name in ('backends', 'stages'):
-        print(f'figure   {folder / name}.png')
-    print(f'runs     {folder}/<id>/ (requests.parquet, summary.csv, report.json, config.toml)')
 
+
+EXPERIMENT = command.Experiment(
+    'backends', __doc__, experiment, draw, show,
+    tables=('backends.csv',),
+    figures={
+        'backends.png': 'IOPS, latency, CPU time, kicks and interrupts by backend and depth',
+        'stages.png': 'mean time in each stage at depth 1, by backend',
+    },
+)  # fmt: skip
 
 if __name__ == '__main__':
-    arguments = command.parser('backends', __doc__).parse_args()
-    sys.exit(command.main(arguments, experiment, show))
+    sys.exit(EXPERIMENT.main())

@@ -12,22 +12,19 @@ from (collections, programming, housekeeping), by taking one after the other awa
 
 Expect: SATA SSD reads within 6 % at every depth; 72 to 131 IOPS from a disk whose head chooses, and
 no gain from depth with target.scheduler=fifo; of the latency of an Optane the path is two thirds at
-depth 1 and nearly all at depth 64, of a disk's nothing. A minute or two on two cores, --quick under
-one, behind the compilation of the kernels.
+depth 1 and nearly all at depth 64, of a disk's nothing.
 
-Writes disks.csv, cache.csv, tail.csv and five figures: iops.png, latency.png, share.png, cache.png,
-tail.png.
+Takes: a minute or two on two cores, --quick under one, behind the compilation of the kernels.
 """
 
 import argparse
 import dataclasses
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from experiments import command
-from sim.options import config_sources
 
 DEPTHS = (1, 2, 4, 8, 16, 32, 64)
 DEPTHS_QUICK = (1, 4, 16, 64)
@@ -36,46 +33,46 @@ REQUESTS_HDD, REQUESTS_HDD_QUICK = 2500, 800
 SHARE_DEPTHS = (1, 64)
 
 TAIL_DISK = 'nvme-tlc-p4510'
-NO_COLLECTIONS = ['target.gc_every=0', 'target.gc_time=0']
-NO_HOUSEKEEPING = ['target.background_every=0', 'target.background_time=0']
-HALF = ['workload.rw=randrw']
-TAILS = {  # in pairs: with something and without it
+NO_COLLECTIONS = {'target.gc_every': 0, 'target.gc_time': 0}
+NO_PROGRAMMING = {'target.program_time': '1ns'}
+NO_HOUSEKEEPING = {'target.background_every': 0, 'target.background_time': 0}
+HALF, READS = {'workload.rw': 'randrw'}, {'workload.rw': 'randread'}
+TAILS: dict[str, dict[str, Any]] = {  # in pairs: with something and without it
     'half of them writes': HALF,
-    'no collections': [*HALF, *NO_COLLECTIONS],
-    'nor any time to program': [*HALF, *NO_COLLECTIONS, 'target.program_time=1ns'],
-    'nor any housekeeping': [
-        *HALF, *NO_COLLECTIONS, *NO_HOUSEKEEPING, 'target.program_time=1ns'
-    ],
-    'reads alone': ['workload.rw=randread'],
-    'reads alone, no housekeeping': ['workload.rw=randread', *NO_HOUSEKEEPING],
-}  # fmt: skip
+    'no collections': HALF | NO_COLLECTIONS,
+    'nor any time to program': HALF | NO_COLLECTIONS | NO_PROGRAMMING,
+    'nor any housekeeping': HALF | NO_COLLECTIONS | NO_PROGRAMMING | NO_HOUSEKEEPING,
+    'reads alone': READS,
+    'reads alone, no housekeeping': READS | NO_HOUSEKEEPING,
+}
 CACHED = {'hdd-7200': 1, 'nvme-mlc-p3700': 32}  # depth at which their cache is filled
 FLUSH_EVERY = (1, 4, 16, 64, 256)
 
 
-def experiment(options: argparse.Namespace) -> dict[str, Any]:
-    """Run everything, write tables and figures; returns config, seed, rows and violations."""
-    import pandas as pd
-
-    from sim.config import load
+def experiment(options: argparse.Namespace) -> command.Outcome:
+    """Run everything."""
     from sim.formats.disks import disk_presets, load_disk
     from sim.sweep import load_report
 
-    extra = command.sets_of(options)
     presets = {name: load_disk(name) for name in disk_presets()}
 
-    def at(name: str, *sets: str) -> Any:
-        every = [*extra, f'target.disk={name}', *sets]
-        return load(**config_sources(options), sets=every)
+    def at(name: str, number_ios: int = REQUESTS, **vary: Any) -> Any:
+        return command.config(
+            options,
+            over={'workload.number_ios': number_ios},
+            vary={'target.disk': name} | vary,
+        )
 
     depths = DEPTHS_QUICK if options.quick else DEPTHS
     points = [(name, depth) for name in presets for depth in depths]
-    configs = [at(name, *reads(depth, presets[name], options.quick)) for name, depth in points]
-    many = ['workload.iodepth=8', *requests(options.quick, 16)]
-    tails = [at(TAIL_DISK, *many, *sets) for sets in TAILS.values()]
+    configs = [
+        at(name, requests(options.quick, presets[name]), **READS | {'workload.iodepth': depth})
+        for name, depth in points
+    ]
+    many = 16 * requests(options.quick)
+    tails = [at(TAIL_DISK, many, **{'workload.iodepth': 8} | keys) for keys in TAILS.values()]
     base = at(TAIL_DISK)
-    if not options.json:
-        print(base.to_toml())
+    command.announce(options, base)
     places = command.sweep(options, [*configs, *tails])
     reports = [load_report(place) for place in places]
     rows = [
@@ -83,31 +80,28 @@ def experiment(options: argparse.Namespace) -> dict[str, Any]:
         *(row for name in presets for row in alone_rows(at(name), name, presets[name])),
         *(path_row(*point, report) for point, report in zip(points, reports, strict=False)),
     ]
-    folder = Path(options.out)
     fills = {name: fill for disk in CACHED for name, fill in fills_of(at(disk).target, disk)}
     flushes = flush_rows(at('hdd-7200').target, at('sata-ssd-s4610').target, options.quick)
-    tail = dict(zip(TAILS, places[len(configs) :], strict=True))
-    draw(folder, pd.DataFrame(rows), presets, fills, flushes, tail)
-    return {
-        'config': base.effective(),
-        'seed': base.run.seed,
-        'rows': [*rows, *flushes],
-        'violations': [broken for report in reports for broken in report['violations']],
-    }
-
-
-def reads(depth: int, preset: dict[str, Any], quick: bool) -> list[str]:
-    """4k random reads; fewer of them where each takes milliseconds."""
-    slow = preset['target']['kind'] == 'hdd'
-    return ['workload.rw=randread', f'workload.iodepth={depth}', *requests(quick, 1, slow)]
-
-
-def requests(quick: bool, times: int, slow: bool = False) -> list[str]:
-    """How many, unless it is said."""
-    some = (REQUESTS_HDD_QUICK if quick else REQUESTS_HDD) if slow else (
-        REQUESTS_QUICK if quick else REQUESTS
+    latencies = [read_latencies(place) for place in places[len(configs) :]]
+    return command.Outcome(
+        base,
+        [*rows, *flushes],
+        command.violations(reports),
+        {
+            'depths': rows,
+            'flushes': flushes,
+            'fills': fills,
+            'tails': dict(zip(TAILS, latencies, strict=True)),
+            'grades': {name: preset['grade'] for name, preset in presets.items()},
+        },
     )
-    return [f'workload.number_ios={some * times}']
+
+
+def requests(quick: bool, preset: dict[str, Any] | None = None) -> int:
+    """How many, unless it is said; fewer where each takes milliseconds."""
+    if preset is not None and preset['target']['kind'] == 'hdd':
+        return REQUESTS_HDD_QUICK if quick else REQUESTS_HDD
+    return REQUESTS_QUICK if quick else REQUESTS
 
 
 # -------------------------------------------------------------------------------- depth curves ----
@@ -215,18 +209,19 @@ def flush_rows(hdd: Any, ssd: Any, quick: bool) -> list[dict[str, Any]]:
 # ------------------------------------------------------------------------------------- figures ----
 
 
-def draw(
-    folder: Path, table: Any, presets: Any, fills: Any, flushes: Sequence[Any], tail: Any
-) -> None:
+def draw(outcome: command.Outcome, folder: Path) -> None:
     """Tables and figures."""
     import pandas as pd
 
     from sim.analysis import plot, plot_disks
 
+    found = outcome.more
+    table, flushes = pd.DataFrame(found['depths']), pd.DataFrame(found['flushes'])
     table.to_csv(folder / 'disks.csv', index=False)
-    pd.DataFrame(flushes).to_csv(folder / 'cache.csv', index=False)
+    flushes.to_csv(folder / 'cache.csv', index=False)
+    pd.DataFrame(tail_rows(found['tails'])).to_csv(folder / 'tail.csv', index=False)
     ordered = by_speed(table)
-    titles = {name: f'{name} (grade {presets[name]["grade"]})' for name in ordered}
+    titles = {name: f'{name} (grade {found["grades"][name]})' for name in ordered}
     for metric in ('iops', 'latency'):
         plot.save(plot_disks.depth_curves(table, metric, titles), folder / f'{metric}.png')
     path = table[(table['where'] == 'path') & table['iodepth'].isin(SHARE_DEPTHS)]
@@ -234,15 +229,17 @@ def draw(
     share['label'] = share['disk'] + share['iodepth'].map(', {} in flight'.format)
     title = "The path's share of the latency, 4k random reads"
     plot.save(plot_disks.path_share(share, title), folder / 'share.png')
-    plot.save(plot_disks.write_cache(fills, pd.DataFrame(flushes)), folder / 'cache.png')
-    samples = {label: read_latencies(place) for label, place in tail.items()}
+    plot.save(plot_disks.write_cache(found['fills'], flushes), folder / 'cache.png')
     title = f'{TAIL_DISK}: 4k random reads, 8 in flight, and what makes their tail'
-    plot.save(plot.latency_tails(samples, title), folder / 'tail.png')
-    rows = [
+    plot.save(plot.latency_tails(found['tails'], title), folder / 'tail.png')
+
+
+def tail_rows(samples: dict[str, Any]) -> list[dict[str, Any]]:
+    """The percentiles of each distribution."""
+    return [
         {'label': label, 'requests': int(counts.sum())} | tail_of(values, counts)
         for label, (values, counts) in samples.items()
     ]
-    pd.DataFrame(rows).to_csv(folder / 'tail.csv', index=False)
 
 
 def by_speed(table: Any) -> list[str]:
@@ -273,11 +270,11 @@ def tail_of(values: Any, counts: Any) -> dict[str, float]:
     return found | {'max_us': float(values[-1])}
 
 
-def show(outcome: dict[str, Any], folder: Path) -> None:
-    """The tables for people, and where to look."""
+def show(outcome: command.Outcome) -> None:
+    """The tables for people."""
     import pandas as pd
 
-    table = pd.DataFrame(outcome['rows'])
+    table = pd.DataFrame(outcome.rows)
     alone = table[(table['where'] == 'alone') & table['error_iops_percent'].notna()]
     print('reads, the disk alone against what was measured (error in %):')
     columns = ['iops', 'error_iops_percent', 'error_mean_us_percent', 'error_p99_us_percent']
@@ -291,15 +288,20 @@ def show(outcome: dict[str, Any], folder: Path) -> None:
     flushes = table[table['label'].notna()]
     print(flushes.pivot(index='label', columns='writes', values='flush_us').round(0).to_string())
     print('\nthe tail of reads:')
-    print(pd.read_csv(folder / 'tail.csv').round(0).to_string(index=False))
-    for broken in outcome['violations']:
-        print(f'violation: {broken}')
-    print(f'\ntables   {folder}/disks.csv, cache.csv, tail.csv')
-    for name in ('iops', 'latency', 'share', 'cache', 'tail'):
-        print(f'figure   {folder / name}.png')
-    print(f'runs     {folder}/<id>/ (requests.parquet, summary.csv, report.json, config.toml)')
+    print(pd.DataFrame(tail_rows(outcome.more['tails'])).round(0).to_string(index=False))
 
+
+EXPERIMENT = command.Experiment(
+    'disks', __doc__, experiment, draw, show,
+    tables=('disks.csv', 'cache.csv', 'tail.csv'),
+    figures={
+        'iops.png': 'IOPS of each disk against depth, alone, from the guest, and as published',
+        'latency.png': 'the same of the latency, mean and p99',
+        'share.png': "the path's share of the latency",
+        'cache.png': 'writes until the cache is full and after; what a flush takes',
+        'tail.png': 'the tail of reads, and what makes it',
+    },
+)  # fmt: skip
 
 if __name__ == '__main__':
-    arguments = command.parser('disks', __doc__).parse_args()
-    sys.exit(command.main(arguments, experiment, show))
+    sys.exit(EXPERIMENT.main())

@@ -20,8 +20,7 @@ answered BAD_TARGET, on 6.12 nothing is. The measurement also saw one run in whi
 not begun at all: the kick was consumed and the requests stayed in the ring. Here a worker that has
 not woken yet does the same (sim stop, with a long vhost.worker_wakeup_latency_shallow_idle).
 
-Half a minute on two cores, --quick a third of that, behind the compilation of the kernels. Writes
-drain.csv and drain.png.
+Takes: half a minute on two cores, --quick a third of that, behind the compilation of the kernels.
 """
 
 import argparse
@@ -32,7 +31,6 @@ from pathlib import Path
 from typing import Any
 
 from experiments import command
-from sim.options import add_config, add_pool, config_sources
 
 MS = 1_000_000
 VALIDATION = Path(__file__).resolve().parent.parent / 'validation'
@@ -52,8 +50,8 @@ DISK = {'kind': 'lanes', 'service': '100ms', 'distribution': 'constant', 'lanes'
 Point = tuple[dict[str, Any], dict[str, Any], int]  # its row so far, its sections, when in ns
 
 
-def points(quick: bool) -> Iterator[Point]:
-    """Every point of every series."""
+def points(quick: bool, first: int = 1) -> Iterator[Point]:
+    """Every point of every series; seeds are counted from `first`."""
     for depth in DEPTHS:
         work = {'iodepth': depth, 'number_ios': 2 * depth}
         row = {'series': 'depth', 'disk': 'parallel', 'iodepth': depth, 'theory_ms': 100 - STOP_MS}
@@ -62,19 +60,15 @@ def points(quick: bool) -> Iterator[Point]:
         work = {'iodepth': 16, 'number_ios': 32}
         row = {'series': 'instant', 'disk': 'parallel', 'iodepth': 16, 'theory_ms': 100 - at}
         yield row, {'workload': work, 'target': DISK}, at * MS
-    for seed in range(1, 1 + (SEEDS_QUICK if quick else SEEDS)):
+    for seed in range(first, first + (SEEDS_QUICK if quick else SEEDS)):
         for disk, lanes in (('parallel', 64), ('serial', 1)):
             for depth in DEPTHS:
                 target = DISK | {'service': '1ms', 'distribution': 'exponential', 'lanes': lanes}
                 count = depth + 20 * (depth if lanes > 1 else 1)
                 row = {'series': 'law', 'disk': disk, 'iodepth': depth, 'seed': seed}
                 row['theory_ms'] = sum(1 / i for i in range(1, depth + 1)) if lanes > 1 else depth
-                sections = {
-                    'workload': {'iodepth': depth, 'number_ios': 2 * count},
-                    'target': target,
-                    'run': {'seed': seed},
-                }
-                yield row, sections, 10 * MS
+                work = {'iodepth': depth, 'number_ios': 2 * count}
+                yield row, {'workload': work, 'target': target}, 10 * MS
     for kernel, name, latency in (
         ('6.1', 'throttled', '2ms'), ('6.1', 'not throttled', '0'), ('6.12', 'not throttled', None),
     ):  # fmt: skip
@@ -120,33 +114,27 @@ def simulate(row: dict[str, Any], config: dict[str, Any], at: int) -> dict[str, 
     }
 
 
-def experiment(options: argparse.Namespace) -> dict[str, Any]:
-    """Run every stop, write table and figure; returns config, seed, rows and violations."""
-    from sim.config import load
-    from sim.pools import open_pool
-
-    given = {key: value for key, value in config_sources(options).items() if value}
-    sets = command.sets_of(options)
+def experiment(options: argparse.Namespace) -> command.Outcome:
+    """Make every stop."""
+    first = command.config(options).run.seed
     found = [
-        (row, load(**sections | given, sets=sets), at)
-        for row, sections, at in points(options.quick)
+        (row, command.config(options, under=sections, vary=seed_of(row)), at)
+        for row, sections, at in points(options.quick, first)
     ]
-    if not options.json:
-        print(found[0][1].to_toml())
-    calls = [(row | {'place': i}, c.effective(), at) for i, (row, c, at) in enumerate(found)]
-    with open_pool(options.backend, options.jobs, options.scheduler) as pool:
-        rows = sorted(pool.map(simulate, calls), key=lambda row: row['place'])
+    command.announce(options, found[0][1])
+    calls = {
+        f'{place + 1}: {row["series"]}, iodepth {row["iodepth"]}': (row, config.effective(), at)
+        for place, (row, config, at) in enumerate(found)
+    }
+    rows = command.each(options, simulate, calls)
     # A request that the guest waits for in vain is what the race is about, not a mistake.
     broken = [line for row in rows for line in row.pop('violations') if row['outcome'] != 'hung']
-    for row in rows:
-        del row['place']
-    draw(Path(options.out), rows)
-    return {
-        'config': found[0][1].effective(),
-        'seed': found[0][1].run.seed,
-        'rows': rows,
-        'violations': broken,
-    }
+    return command.Outcome(found[0][1], rows, broken)
+
+
+def seed_of(row: dict[str, Any]) -> dict[str, Any]:
+    """Where a point is one of several that differ in it."""
+    return {'run.seed': row['seed']} if 'seed' in row else {}
 
 
 def measured(name: str) -> list[dict[str, str]]:
@@ -155,14 +143,13 @@ def measured(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(line for line in file if not line.startswith('#')))
 
 
-def draw(folder: Path, rows: list[dict[str, Any]]) -> None:
+def draw(outcome: command.Outcome, folder: Path) -> None:
     """Table and figure."""
     import pandas as pd
 
     from sim.analysis import plot, plot_drain
 
-    folder.mkdir(parents=True, exist_ok=True)
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(outcome.rows)
     table.to_csv(folder / 'drain.csv', index=False)
     seen = pd.DataFrame(measured('clear_endpoint.csv')).astype(
         {'iodepth': int, 'clear_after_ms': float, 'clear_ms': float}
@@ -173,37 +160,25 @@ def draw(folder: Path, rows: list[dict[str, Any]]) -> None:
     plot.save(plot_drain.drain(table, seen, race), folder / 'drain.png')
 
 
-def show(outcome: dict[str, Any], folder: Path) -> None:
-    """The tables for people, and where to look."""
+def show(outcome: command.Outcome) -> None:
+    """The tables for people."""
     import pandas as pd
 
-    table = pd.DataFrame(outcome['rows'])
+    table = pd.DataFrame(outcome.rows)
     keys = ['series', 'kernel', 'disk', 'iodepth', 'at_ms']
     drains = table[table['series'] != 'race']
     mean = drains.groupby(keys, sort=False)[['clear_ms', 'theory_ms']].mean().reset_index()
     print(mean.round(2).to_string(index=False, na_rep='-'))
     race = table[table['series'] == 'race']
     print('\n' + race[['kernel', 'after_us', 'ok', 'bad_target', 'left']].to_string(index=False))
-    for broken in outcome['violations']:
-        print(f'violation: {broken}')
-    print(f'\ntable    {folder / "drain.csv"}\nfigure   {folder / "drain.png"}')
 
 
-def parser() -> argparse.ArgumentParser:
-    """The options; a stop takes a moment, so that there are no shards."""
-    made = argparse.ArgumentParser(
-        prog='python -m experiments.drain',
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_config(made)
-    made.add_argument('--quick', action='store_true', help='fewer seeds')
-    add_pool(made)
-    made.add_argument('--seed', type=int, help='run.seed')
-    made.add_argument('--out', default='results/runs/drain', help='folder for the results')
-    made.add_argument('--json', action='store_true', help='print {config, seed, rows} only')
-    return made
-
+EXPERIMENT = command.Experiment(
+    'drain', __doc__, experiment, draw, show,
+    tables=('drain.csv',),
+    figures={'drain.png': 'time of CLEAR_ENDPOINT by depth, instant and law; answers in the race'},
+    points=False,
+)  # fmt: skip
 
 if __name__ == '__main__':
-    sys.exit(command.main(parser().parse_args(), experiment, show))
+    sys.exit(EXPERIMENT.main())

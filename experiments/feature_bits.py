@@ -12,7 +12,7 @@ The disk is as configured. By default it is exponential (80 us, 32 lanes) and fi
 order; IN_ORDER is then shown on its twin as well, one lane that is as fast as the 32 together and
 finishes in order.
 
-Expect, in cache-line transfers and in cycles of both sides per request:
+Expect: in cache-line transfers and in cycles of both sides per request,
   packed     fewer, most at depth 1, least in batches, where a split ring shares its index lines
   EVENT_IDX  never more kicks and interrupts together; at depth 1, where it cannot save any, it
              costs two event words (at depth 1 a packed ring reads one word either way)
@@ -25,9 +25,8 @@ packed 0 to 14 % less, IN_ORDER 0 to 5 %; Michael Tsirkin, EVENT_IDX, 2011; Maxi
 indirect descriptors in DPDK, 2018: 1 to 4 % slower when nothing else limits); a SCSI request has
 more lines of its own, so the ring's share is smaller.
 
-500 runs: under a minute on two cores with --jobs 2, and the compilation of the kernels before it;
---quick half of that. Writes feature_bits.csv, heat-map.png (all combinations) and one-bit.png (what
-one bit alone changes, against iodepth).
+Takes: under a minute on two cores with --jobs 2 (500 runs), --quick half of that, behind the
+compilation of the kernels.
 """
 
 import argparse
@@ -38,7 +37,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments import command
-from sim.options import config_sources
 
 LOAD = 'iodepth (and batch)'  # a label that stands for a Load
 BITS = ('packed', 'indirect_desc', 'event_idx', 'in_order')
@@ -105,34 +103,21 @@ class Point(NamedTuple):
     seed: int
 
 
-def experiment(options: argparse.Namespace) -> dict[str, Any]:
-    """Run the sweep, write table and figures; returns config, seed, rows and violations."""
-    from sim.config import load
+def experiment(options: argparse.Namespace) -> command.Outcome:
+    """Run the sweep."""
     from sim.sweep import load_report
 
     loads = LOADS_QUICK if options.quick else LOADS
-    extra = command.sets_of(options)
-    requests = REQUESTS_QUICK if options.quick else REQUESTS
+    number_ios = REQUESTS_QUICK if options.quick else REQUESTS
+    under = {
+        'workload': {'number_ios': number_ios},
+        'target': {'kind': 'exponential'},
+        'guest': {'kernel': '7.2'},
+    }
 
     def at(point: Point | None) -> Any:
-        sets = list(extra)
-        if point is not None:
-            sets += [f'device.{name}={on}' for name, on in zip(BITS, point.bits, strict=True)]
-            sets += [f'run.hypothetical={point.bits.packed or point.bits.in_order}']
-            sets += [
-                f'workload.iodepth={point.load.iodepth}',
-                f'workload.iodepth_batch_submit={point.load.batch}',
-                f'workload.iodepth_batch_complete_min={point.load.batch}',
-                f'workload.iodepth_batch_complete_max={point.load.batch}',
-                f'run.seed={point.seed}',
-                'guest.kernel=7.2',
-                'run.record=full',
-            ]
-            sets += disks[point.disk]
-        return load(
-            **config_sources(options), sets=sets,
-            workload={'number_ios': requests}, target={'kind': 'exponential'},
-        )  # fmt: skip
+        vary = {} if point is None else keys_of(point) | disks[point.disk]
+        return command.config(options, under=under, vary=vary)
 
     base = at(None)
     disks = disks_of(base.target)
@@ -146,36 +131,40 @@ def experiment(options: argparse.Namespace) -> dict[str, Any]:
         for load_ in loads
         for seed in seeds
     ]
-    for note in base.notes:
-        print(f'note: {note}', file=sys.stderr)
-    if not options.json:
-        print(base.to_toml())
-    configs = [at(point) for point in points]
-    places = command.sweep(options, configs)
+    command.announce(options, base)
+    places = command.sweep(options, [at(point) for point in points])
     measured = {
         point: measure(load_report(place), latencies(place))
         for point, place in zip(points, places, strict=True)
     }
     rows = list(compared(measured, list(disks), loads, seeds))
-    draw(Path(options.out), base, rows)
+    return command.Outcome(base, rows, command.violations(measured.values()))
+
+
+def keys_of(point: Point) -> dict[str, Any]:
+    """What makes a point, but for its disk."""
+    batch = point.load.batch
     return {
-        'config': base.effective(),
-        'seed': base.run.seed,
-        'rows': rows,
-        'violations': [text for run in measured.values() for text in run['violations']],
+        **{f'device.{name}': on for name, on in zip(BITS, point.bits, strict=True)},
+        'run.hypothetical': point.bits.packed or point.bits.in_order,
+        'workload.iodepth': point.load.iodepth,
+        'workload.iodepth_batch_submit': batch,
+        'workload.iodepth_batch_complete_min': batch,
+        'workload.iodepth_batch_complete_max': batch,
+        'run.seed': point.seed,
+        'run.record': 'full',
     }
 
 
-def disks_of(target: Any) -> dict[str, list[str]]:
+def disks_of(target: Any) -> dict[str, dict[str, Any]]:
     """The disk as configured, and of an exponential one the twin that finishes in order.
 
     The twin has one lane that is as fast as all the lanes together, so it can do as much.
     """
-    disks: dict[str, list[str]] = {'as configured': []}
-    if target.kind == 'exponential' and target.lanes > 1:
-        disks = {'out of order': []}
-        disks['in order'] = ['target.lanes=1', f'target.service={target.service // target.lanes}ns']
-    return disks
+    if target.kind != 'exponential' or target.lanes == 1:
+        return {'as configured': {}}
+    twin = {'target.lanes': 1, 'target.service': f'{target.service // target.lanes}ns'}
+    return {'out of order': {}, 'in order': twin}
 
 
 def latencies(place: Path) -> Any:
@@ -259,17 +248,17 @@ def paired(run: dict[str, Any], reference: dict[str, Any]) -> Any:
     return (run['latency_ns'] - reference['latency_ns']).dropna().to_numpy()
 
 
-def draw(folder: Path, config: Any, rows: list[dict[str, Any]]) -> None:
+def draw(outcome: command.Outcome, folder: Path) -> None:
     """Table and figures."""
     import pandas as pd
 
     from experiments.queue_depth import describe
     from sim.analysis import plot
 
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(outcome.rows)
     table.to_csv(folder / 'feature_bits.csv', index=False)
     table[LOAD] = [str(Load(r.iodepth, r.batch)) for r in table.itertuples()]
-    what = describe(config)
+    what = describe(outcome.config)
     main = table[table['disk'] == table['disk'].iloc[0]]
     figure = plot.heat_panels(
         main, METRICS, rows='combination', columns=LOAD, marks=MARKS,
@@ -320,11 +309,11 @@ def effects_of(table: Any) -> Any:
     return pd.concat(found)
 
 
-def show(outcome: dict[str, Any], folder: Path) -> None:
-    """The table for people, and where to look."""
+def show(outcome: command.Outcome) -> None:
+    """The table for people."""
     import pandas as pd
 
-    table = pd.DataFrame(outcome['rows'])
+    table = pd.DataFrame(outcome.rows)
     shown = pd.DataFrame(
         {
             'disk': table['disk'],
@@ -332,21 +321,16 @@ def show(outcome: dict[str, Any], folder: Path) -> None:
             'load': [str(Load(r.iodepth, r.batch)) for r in table.itertuples()],
             'kicks': table['kicks'].round(3),
             'irqs': table['interrupts'].round(3),
-            'lines': [interval(row, 'line_transfers') for row in outcome['rows']],
-            'guest cycles': [interval(row, 'guest_cycles') for row in outcome['rows']],
-            'worker cycles': [interval(row, 'worker_cycles') for row in outcome['rows']],
-            'latency µs': [interval(row, 'latency_us') for row in outcome['rows']],
+            'lines': [interval(row, 'line_transfers') for row in outcome.rows],
+            'guest cycles': [interval(row, 'guest_cycles') for row in outcome.rows],
+            'worker cycles': [interval(row, 'worker_cycles') for row in outcome.rows],
+            'latency µs': [interval(row, 'latency_us') for row in outcome.rows],
         }
     )
     print('per request, and in brackets the paired difference to the reference in percent, 95 %')
     print(shown.to_string(index=False))
-    for broken in outcome['violations']:
-        print(f'violation: {broken}')
-    beyond = sorted({name for row in outcome['rows'] for name in row['hypothetical'].split()})
+    beyond = sorted({name for row in outcome.rows for name in row['hypothetical'].split()})
     print(f'hypothetical  {", ".join(beyond)}: rows that have them describe no real device')
-    print(f'table    {folder / "feature_bits.csv"}')
-    for name in ('heat-map', 'one-bit'):
-        print(f'figure   {folder / name}.png')
 
 
 def interval(row: dict[str, Any], name: str) -> str:
@@ -357,6 +341,14 @@ def interval(row: dict[str, Any], name: str) -> str:
     return f'{value:.{digits}f} ({change:+.1f} ± {half_width:.1f} %)'
 
 
+EXPERIMENT = command.Experiment(
+    'feature_bits', __doc__, experiment, draw, show,
+    tables=('feature_bits.csv',),
+    figures={
+        'heat-map.png': 'all combinations of the four bits against the default',
+        'one-bit.png': 'what one bit alone changes, against iodepth',
+    },
+)  # fmt: skip
+
 if __name__ == '__main__':
-    arguments = command.parser('feature_bits', __doc__).parse_args()
-    sys.exit(command.main(arguments, experiment, show))
+    sys.exit(EXPERIMENT.main())

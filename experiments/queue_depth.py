@@ -9,10 +9,9 @@ completions wait to be reaped and only the second one grows.
 
 Expect: latency flat until the first station saturates, then growing with iodepth; beyond the ring
 (virtqueue_size) requests wait in the guest's block layer. EVENT_IDX off kicks more often where the
-worker is busy. About three minutes on two cores; --quick under one.
+worker is busy.
 
-Writes queue_depth.csv and three figures: throughput-latency.png (theory bounds drawn in),
-latency-tail.png and stages.png.
+Takes: ten seconds on two cores, --quick half of that, behind the compilation of the kernels.
 """
 
 import argparse
@@ -21,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from experiments import command
-from sim.options import config_sources
 
 DEPTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 DEPTHS_QUICK = (1, 4, 16, 64, 256)
@@ -30,39 +28,31 @@ SHOWN_TAILS = (1, 32, 256)
 SERIES = {True: 'EVENT_IDX on', False: 'EVENT_IDX off'}
 
 
-def experiment(options: argparse.Namespace) -> dict[str, Any]:
-    """Run the sweep, write table and figures; returns config, seed, rows and violations."""
-    from sim.config import load
+def experiment(options: argparse.Namespace) -> command.Outcome:
+    """Run the sweep."""
     from sim.sweep import load_report
 
     depths = DEPTHS_QUICK if options.quick else DEPTHS
-    extra = command.sets_of(options)
-    if options.quick:
-        extra.append(f'workload.number_ios={REQUESTS_QUICK}')
+    over = {'workload.number_ios': REQUESTS_QUICK} if options.quick else {}
 
     def at(depth: int, event_idx: bool) -> Any:
-        switch = 'on' if event_idx else 'off'
-        sets = [*extra, f'workload.iodepth={depth}', f'device.event_idx={switch}']
-        return load(**config_sources(options), sets=sets)
+        vary = {'workload.iodepth': depth, 'device.event_idx': event_idx}
+        return command.config(options, over=over, vary=vary)
 
-    base = load(**config_sources(options), sets=extra)
+    base = command.config(options, over=over)
     points = [(depth, event_idx) for event_idx in (True, False) for depth in depths]
-    configs = [at(*point) for point in points]
-    for note in base.notes:
-        print(f'note: {note}', file=sys.stderr)
-    if not options.json:
-        print(base.to_toml())
-    places = command.sweep(options, configs)
+    command.announce(options, base)
+    places = command.sweep(options, [at(*point) for point in points])
     reports = [load_report(place) for place in places]
-    rows = [row_of(*point, report) for point, report in zip(points, reports, strict=True)]
-    bound_rows = [bounds_of(at(depth, True)) | {'iodepth': depth} for depth in depths]
-    draw(Path(options.out), base, rows, bound_rows, points, places)
-    return {
-        'config': base.effective(),
-        'seed': base.run.seed,
-        'rows': rows,
-        'violations': [broken for report in reports for broken in report['violations']],
-    }
+    return command.Outcome(
+        base,
+        [row_of(*point, report) for point, report in zip(points, reports, strict=True)],
+        command.violations(reports),
+        {
+            'bounds': [bounds_of(at(depth, True)) | {'iodepth': depth} for depth in depths],
+            'places': dict(zip(points, places, strict=True)),
+        },
+    )
 
 
 def row_of(depth: int, event_idx: bool, report: dict[str, Any]) -> dict[str, Any]:
@@ -73,9 +63,12 @@ def row_of(depth: int, event_idx: bool, report: dict[str, Any]) -> dict[str, Any
         'series': SERIES[event_idx],
         'iodepth': depth,
         'iops': report['iops'],
+        **command.interval(report, 'iops', 'iops'),
         **latency,
         'fio_lat_mean_us': in_us(fio['mean']),
+        **command.interval(report, 'fio_lat_ns.mean', 'fio_lat_mean_us', 1e3),
         'fio_lat_p99_us': in_us(fio['p99']),
+        **command.interval(report, 'fio_lat_ns.p99', 'fio_lat_p99_us', 1e3),
         'kicks': report['kicks'],
         'interrupts': report['interrupts'],
         'requests_per_kick': report['requests_per_kick'],
@@ -103,9 +96,7 @@ def bounds_of(config: Any) -> dict[str, float]:
     return {'iops_max': most_iops, 'latency_min_us': least_s * 1e6}
 
 
-def draw(
-    folder: Path, config: Any, rows: list[dict], bound_rows: list[dict], points: Any, places: Any
-) -> None:
+def draw(outcome: command.Outcome, folder: Path) -> None:
     """Table and figures."""
     import pandas as pd
 
@@ -113,15 +104,16 @@ def draw(
     from sim.record import STAGES
     from sim.sweep import load_latencies
 
+    rows = outcome.rows
     table = pd.DataFrame(rows).replace({None: float('nan')})
     table.drop(columns='stages_us').to_csv(folder / 'queue_depth.csv', index=False)
-    what = describe(config)
+    what = describe(outcome.config)
     plot.save(
-        plot.throughput_latency(table, pd.DataFrame(bound_rows), what),
+        plot.throughput_latency(table, pd.DataFrame(outcome.more['bounds']), what),
         folder / 'throughput-latency.png',
     )
     tails = {}
-    for (depth, event_idx), place in zip(points, places, strict=True):
+    for (depth, event_idx), place in outcome.more['places'].items():
         if depth in SHOWN_TAILS:
             times, requests = load_latencies(place)
             tails[f'iodepth {depth}, {SERIES[event_idx]}'] = times / 1e3, requests
@@ -152,25 +144,28 @@ def describe(config: Any) -> str:
     return f'{what}; hypothetical: {", ".join(beyond)}' if beyond else what
 
 
-def show(outcome: dict[str, Any], folder: Path) -> None:
-    """The table for people, and where to look."""
+def show(outcome: command.Outcome) -> None:
+    """The table for people."""
     import pandas as pd
 
     columns = (
         'series iodepth iops mean_us p50_us p99_us p999_us fio_lat_mean_us requests_per_kick '
         'requests_per_interrupt worker_busy'
     ).split()
-    table = pd.DataFrame(outcome['rows'])[columns].replace({None: float('nan')}).round(2)
+    table = pd.DataFrame(outcome.rows)[columns].replace({None: float('nan')}).round(2)
     table['iops'] = table['iops'].round().astype(int)
     print(table.to_string(index=False, na_rep='-'))
-    for broken in outcome['violations']:
-        print(f'violation: {broken}')
-    print(f'\ntable    {folder / "queue_depth.csv"}')
-    for name in ('throughput-latency', 'latency-tail', 'stages'):
-        print(f'figure   {folder / name}.png')
-    print(f'runs     {folder}/<id>/ (requests.parquet, summary.csv, report.json, config.toml)')
 
+
+EXPERIMENT = command.Experiment(
+    'queue_depth', __doc__, experiment, draw, show,
+    tables=('queue_depth.csv',),
+    figures={
+        'throughput-latency.png': 'IOPS and latency against iodepth, with the bounds of theory',
+        'latency-tail.png': 'how many requests are slower than a latency',
+        'stages.png': 'mean time in each stage, by iodepth',
+    },
+)  # fmt: skip
 
 if __name__ == '__main__':
-    arguments = command.parser('queue_depth', __doc__).parse_args()
-    sys.exit(command.main(arguments, experiment, show))
+    sys.exit(EXPERIMENT.main())

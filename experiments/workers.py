@@ -18,7 +18,7 @@ worker for each virtqueue goes on to what the disk can do. Batched, the kicks ar
 worker is never the better choice. What is not met: batched, one job brings 355k instead of 496k,
 because its 128 requests travel in convoy, see docs/limits.md.
 
-Under a minute on two cores; --quick half of that. Writes workers.csv and workers.png.
+Takes: under a minute on two cores, --quick half of that, behind the compilation of the kernels.
 """
 
 import argparse
@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any
 
 from experiments import command
-from sim.options import config_sources
 
 TARGET = 'worker-scaling.toml'
 JOBS = (1, 2, 4, 8, 12, 16)
@@ -61,35 +60,25 @@ def published() -> dict[tuple[str, str, int], int]:
     return {(r['series'], r['workers'], int(r['jobs'])): int(r['iops']) for r in target().rows}
 
 
-def experiment(options: argparse.Namespace) -> dict[str, Any]:
-    """Run the sweep, write table and figure; returns config, seed, rows and violations."""
-    from sim.config import load
-    from sim.sweep import load_report
-
+def experiment(options: argparse.Namespace) -> command.Outcome:
+    """Run the sweep."""
     requests = REQUESTS_QUICK if options.quick else REQUESTS
 
     def at(series: str, workers: str, jobs: int) -> Any:
-        given = {key: value for key, value in config_sources(options).items() if value}
-        sets = [*point_sets(series, workers, jobs, requests), *command.sets_of(options)]
-        return load(**{**target().config, **given}, sets=sets)
+        sets = point_sets(series, workers, jobs, requests)
+        over = dict(text.split('=', 1) for text in sets)
+        return command.config(options, under=target().config, over=over)
 
     points = [(s, w, jobs) for s in SERIES for w in WORKERS for jobs in JOBS]
     configs = [at(*point) for point in points]
-    if not options.json:
-        print(configs[0].to_toml())
-    reports = [load_report(place) for place in command.sweep(options, configs)]
+    command.announce(options, configs[0])
+    reports = command.reports(options, configs)
     known = published()
     rows = [
         row_of(*point, known.get(point), report)
         for point, report in zip(points, reports, strict=True)
     ]
-    draw(Path(options.out), rows)
-    return {
-        'config': configs[0].effective(),
-        'seed': configs[0].run.seed,
-        'rows': rows,
-        'violations': [broken for report in reports for broken in report['violations']],
-    }
+    return command.Outcome(configs[0], rows, command.violations(reports))
 
 
 def row_of(
@@ -104,6 +93,7 @@ def row_of(
         'iodepth': iodepth(jobs),
         'published_iops': known,
         'simulated_iops': report['iops'],
+        **command.interval(report, 'iops', 'simulated_iops'),
         'error_percent': None if known is None else 100 * (report['iops'] / known - 1),
         'requests_per_kick': report['requests_per_kick'],
         'requests_per_interrupt': report['requests_per_interrupt'],
@@ -114,13 +104,13 @@ def row_of(
     }
 
 
-def draw(folder: Path, rows: list[dict[str, Any]]) -> None:
+def draw(outcome: command.Outcome, folder: Path) -> None:
     """Table and figure."""
     import pandas as pd
 
     from sim.analysis import plot
 
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(outcome.rows)
     table.to_csv(folder / 'workers.csv', index=False)
     table['series'] = table['series'].map(SERIES)
     table['workers'] = table['workers'].map(WORKERS)
@@ -138,28 +128,29 @@ def draw(folder: Path, rows: list[dict[str, Any]]) -> None:
     plot.save(figure, folder / 'workers.png')
 
 
-def show(outcome: dict[str, Any], folder: Path) -> None:
-    """The table for people, and where to look."""
+def show(outcome: command.Outcome) -> None:
+    """The table for people."""
     import pandas as pd
 
     columns = (
         'series workers fio_jobs published_iops simulated_iops error_percent requests_per_kick '
         'requests_per_interrupt worker_busy vcpu_busy'
     ).split()
-    table = pd.DataFrame(outcome['rows'])[columns].round(2)
+    table = pd.DataFrame(outcome.rows)[columns].round(2)
     table['simulated_iops'] = table['simulated_iops'].round().astype(int)
     table['published_iops'] = table['published_iops'].astype('Int64')
     print(table.to_string(index=False, na_rep='-'))
-    iops = {(r['series'], r['workers']): r for r in outcome['rows'] if r['fio_jobs'] == 2}
+    iops = {(r['series'], r['workers']): r for r in outcome.rows if r['fio_jobs'] == 2}
     for series, name in SERIES.items():
         one, each = (iops[series, w]['simulated_iops'] for w in ('single', 'per_vq'))
         print(f'{name}, 2 jobs: one worker does {one / each:.2f} times what two do')
-    for broken in outcome['violations']:
-        print(f'violation: {broken}')
-    print(f'\ntable    {folder / "workers.csv"}\nfigure   {folder / "workers.png"}')
-    print(f'runs     {folder}/<id>/ (histograms.parquet, summary.csv, report.json, config.toml)')
 
+
+EXPERIMENT = command.Experiment(
+    'workers', __doc__, experiment, draw, show,
+    tables=('workers.csv',),
+    figures={'workers.png': 'IOPS against fio jobs, simulated and published'},
+)  # fmt: skip
 
 if __name__ == '__main__':
-    arguments = command.parser('workers', __doc__).parse_args()
-    sys.exit(command.main(arguments, experiment, show))
+    sys.exit(EXPERIMENT.main())

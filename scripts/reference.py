@@ -1,4 +1,4 @@
-"""Write the generated tables of docs/reference/ anew, from the modules that they describe.
+"""Write the generated tables of docs/reference/ and results/ anew, from what they describe.
 
     python scripts/reference.py
 
@@ -238,7 +238,22 @@ def fio_options() -> str:
     return table(("option", "here", "meaning, or reason"), lines)
 
 
+def figures() -> str:
+    """What each experiment draws."""
+    from experiments.command import experiments
+
+    return table(
+        ("figure", "shows", "made anew by"),
+        (
+            (f"{found.name}/{name}", text, f"`python -m experiments.{found.name}`")
+            for found in experiments()
+            for name, text in found.figures.items()
+        ),
+    )
+
+
 TABLES = {
+    "figures": figures,
     "scsi commands": scsi_commands,
     "disk fits": disk_fits,
     "feature bits": feature_bits,
@@ -259,7 +274,7 @@ def renewed(text: str) -> str:
 
 def main() -> None:
     """Renew every document that has a generated table."""
-    for path in sorted((ROOT / "docs/reference").glob("*.md")):
+    for path in [*sorted((ROOT / "docs/reference").glob("*.md")), ROOT / "results/README.md"]:
         text = path.read_text(encoding="utf-8")
         if (new := renewed(text)) != text:
             path.write_text(new, encoding="utf-8")

@@ -230,6 +230,7 @@ def load(
     libvirt: str | Path | None = None,
     trace: str | Path | None = None,
     sets: Sequence[str] = (),
+    under: Mapping[str, Any] | None = None,
     **sections: Any,
 ) -> Config:
     """Read, combine and check; ConfigError, on one line, for whatever makes no sense.
@@ -239,12 +240,13 @@ def load(
     outranks [workload], which is for all jobs; a fio file replaces all job tables.
     `libvirt` is a domain XML, whose device ranks below a string.
     `trace` is a file that the one job replays, as workload.read_iolog. `sets` are
-    'section.key=value'; 'workload.key=value' sets the key of every job.
+    'section.key=value'; 'workload.key=value' sets the key of every job. `under` are sections that
+    rank below everything else.
     """
     notes: list[str] = []
     if isinstance(device, Mapping):
         sections['device'], device = device, None
-    layers = [Layer(sections, lambda dotted, nth: 'load()')]
+    layers = [Layer(table or {}, lambda dotted, nth: 'load()') for table in (under, sections)]
     if toml is not None:
         layers.append(Layer(*read_toml(toml)))
     if fio is not None:

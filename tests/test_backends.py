@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from experiments import backends, command
+from experiments import backends
 from sim import agents, costs, machine, record, vring
 from sim.analysis import frame
 from sim.config import ConfigError, load
@@ -526,8 +526,7 @@ def test_the_experiment_has_a_row_for_each_backend_and_a_figure(tmp_path, capsys
     monkeypatch.setattr(backends, 'DEPTHS', (1,))
     monkeypatch.setattr(backends, 'DISKS', {'10 µs': backends.DISKS['10 µs']})
     out = ['--quick', '--json', '--jobs', '1', '--out', str(tmp_path)]
-    options = command.parser('backends', backends.__doc__).parse_args(out)
-    assert command.main(options, backends.experiment, backends.show) == 0
+    assert backends.EXPERIMENT.main(out) == 0
     rows = json.loads(capsys.readouterr().out)['rows']
     kicks = {row['backend']: row['kicks_per_request'] for row in rows}
     assert list(kicks) == list(backends.BACKENDS)

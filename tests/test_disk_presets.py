@@ -108,7 +108,7 @@ def test_the_command_line_lists_them_with_their_errors(capsys):
 
 
 def test_the_experiment_draws_model_and_measurement(tmp_path, monkeypatch, capsys):
-    from experiments import command, disks
+    from experiments import disks
 
     monkeypatch.setattr('sim.formats.disks.disk_presets', lambda: ['hdd-7200', 'sata-ssd-s4610'])
     monkeypatch.setattr(disks, 'DEPTHS_QUICK', (1, 64))
@@ -116,8 +116,7 @@ def test_the_experiment_draws_model_and_measurement(tmp_path, monkeypatch, capsy
     monkeypatch.setattr(disks, 'REQUESTS_HDD_QUICK', 100)
     monkeypatch.setattr(disks, 'CACHED', {'sata-ssd-s4610': 32})
     arguments = ['--quick', '--out', str(tmp_path)]
-    options = command.parser('disks', disks.__doc__).parse_args(arguments)
-    assert command.main(options, disks.experiment, disks.show) == 0
+    assert disks.EXPERIMENT.main(arguments) == 0
     printed = capsys.readouterr().out
     assert 'sata-ssd-s4610' in printed
     assert 'violation' not in printed

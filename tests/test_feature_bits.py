@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import command, feature_bits
+from experiments import feature_bits
 from experiments.feature_bits import COMBINATIONS, REFERENCE, Combination
 from sim import backend, costs, invariants, machine, vring
 from sim.__main__ import main
@@ -236,10 +236,8 @@ def test_the_experiment_compares_pairs_and_draws(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(feature_bits, 'COMBINATIONS', few)
     monkeypatch.setattr(feature_bits, 'LOADS_QUICK', (feature_bits.Load(4, 1),))
     monkeypatch.setattr(feature_bits, 'REQUESTS_QUICK', 300)
-    options = command.parser('feature_bits', '').parse_args(
-        ['--quick', '--json', '--seed', '7', '--out', str(tmp_path)]
-    )
-    assert command.main(options, feature_bits.experiment, feature_bits.show) == 0
+    arguments = ['--quick', '--json', '--seed', '7', '--out', str(tmp_path)]
+    assert feature_bits.EXPERIMENT.main(arguments) == 0
     told = json.loads(capsys.readouterr().out)
     assert told['seed'] == 7
     rows = {(row['disk'], row['combination']): row for row in told['rows']}

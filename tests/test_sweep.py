@@ -334,16 +334,14 @@ def test_nonsense_for_a_shard_is_refused(shard):
 
 
 def test_an_experiment_waits_for_the_other_shards(tmp_path, capsys):
-    from experiments import command, queue_depth
+    from experiments.queue_depth import EXPERIMENT
 
     arguments = ['--quick', '--set', 'workload.number_ios=100', '--out', str(tmp_path), '--json']
     for shard in ('1/2', '2/2'):
-        options = command.parser('queue_depth', '').parse_args([*arguments, '--shard', shard])
-        assert command.main(options, queue_depth.experiment, queue_depth.show) == 0
+        assert EXPERIMENT.main([*arguments, '--shard', shard]) == 0
     told = capsys.readouterr()
     assert 'of 10 points are in' in told.err
-    options = command.parser('queue_depth', '').parse_args(arguments)
-    assert command.main(options, queue_depth.experiment, queue_depth.show) == 0
+    assert EXPERIMENT.main(arguments) == 0
     assert len(json.loads(capsys.readouterr().out.splitlines()[-1])['rows']) == 10
 
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from experiments import command, workers
+from experiments import workers
 from sim import costs
 from sim.config import load
 from sim.run import run
@@ -59,10 +59,8 @@ def test_every_fitted_point_is_met_and_the_others_are_near():
 def test_the_experiment_writes_both_series_beside_each_other(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(workers, 'JOBS', (1, 2))
     monkeypatch.setattr(workers, 'REQUESTS_QUICK', 500)
-    options = command.parser('workers', '').parse_args(
-        ['--quick', '--json', '--out', str(tmp_path), '--seed', '3']
-    )
-    assert command.main(options, workers.experiment, workers.show) == 0
+    arguments = ['--quick', '--json', '--out', str(tmp_path), '--seed', '3']
+    assert workers.EXPERIMENT.main(arguments) == 0
     outcome = json.loads(capsys.readouterr().out)
     rows = {(row['series'], row['workers'], row['fio_jobs']): row for row in outcome['rows']}
     assert len(rows) == 8
