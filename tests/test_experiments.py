@@ -37,7 +37,7 @@ SMALL = {
         ],
         'LOADS_QUICK': (feature_bits.Load(4, 1),),
         'REQUESTS_QUICK': 300,
-    },  # fmt: skip
+    },
     'queue_depth': {'DEPTHS_QUICK': (1, 32), 'REQUESTS_QUICK': 500},
     'workers': {'JOBS': (1, 2), 'REQUESTS_QUICK': 500},
 }
