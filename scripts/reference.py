@@ -3,13 +3,15 @@
     python scripts/reference.py
 
 A table stands between a line `<!-- name: generated -->` and a line `<!-- end -->`; what is around
-it is written by hand. tests/test_features.py fails while a table is out of date.
+it is written by hand. tests/test_reference.py fails while a table is out of date.
 """
 
+import argparse
 import re
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import Field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,14 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from sim import features  # noqa: E402
+from sim.__main__ import command_line  # noqa: E402
 from sim.formats import cdb, fio  # noqa: E402
 from sim.formats import fio_options as output_options  # noqa: E402
 from sim.formats.disk_keys import GROUPS, TARGET_KEYS, WBT, kind_keys  # noqa: E402
 from sim.formats.disks import disk_presets, load_disk  # noqa: E402
 from sim.formats.key import Key  # noqa: E402
-from sim.formats.keys import KERNELS, fields_of  # noqa: E402
+from sim.formats.keys import KERNELS, LUN_PLACE, fields_of  # noqa: E402
+from sim.studies.scsi_commands import parser as scsi_parser  # noqa: E402
 from sim.units import format_size, format_time  # noqa: E402
 
 
@@ -30,7 +34,8 @@ def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
     """A Markdown table."""
     head = list(head)
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+    cells = ([str(cell).replace("|", "\\|") for cell in line] for line in lines)
+    return "\n".join("| " + " | ".join(line) + " |" for line in cells)
 
 
 def feature_bits() -> str:
@@ -128,6 +133,9 @@ KIND_WORDS = {
     "percents": "percent or two",
     "bsrange": "range of sizes or two",
     "bssplit": "shares of sizes or two",
+    "workers": "number of workers or lists of virtqueues",
+    "cpus": "numbers with commas",
+    "precision": "such as `p99:0.02`, several with commas",
 }
 
 
@@ -135,13 +143,18 @@ def value_of(item: Field[Any]) -> str:
     """What may stand in a key."""
     key: Key = item.metadata["key"]
     if key.kind == "choice":
-        return ", ".join([*key.choices, *key.synonyms])
+        names = [*key.choices, *key.synonyms]
+        later = [name for name in key.choices if key.only and name not in key.only]
+        now = ", ".join(name for name in names if name not in later)
+        return now + (f"; not yet: {', '.join(later)}" if later else "")
     word = KIND_WORDS.get(key.kind, key.kind)
     show = SHOW.get(key.kind, str)
     if key.high < 2**62:
         word += f", {show(key.low)} to {show(key.high)}"
     elif key.low:
         word += f", from {show(key.low)}"
+    if key.kind == "bool" and key.only:
+        word += f" (only {' '.join('on' if value else 'off' for value in key.only)} so far)"
     return word + (f"; bare: {key.unit}" if key.unit else "")
 
 
@@ -207,15 +220,10 @@ def largest(points: Iterable[dict[str, Any]], metric: str, role: str) -> str:
     return f"{max(found):.1f} %" if found else ""
 
 
-def workload_keys() -> str:
-    """Every key of [workload]."""
-    return keys_of("workload")
-
-
 def keys_of(section: str) -> str:
     """Every key of a section: what may stand there, what stands there, what it means."""
     rows = []
-    for name, item in fields_of(section).items():
+    for name, item in (LUN_PLACE if section == "lun" else fields_of(section)).items():
         key: Key = item.metadata["key"]
         also = f" (also `{key.alias}`)" if key.alias else ""
         rows.append((f"`{name}`{also}", value_of(item), default_of(item), key.help))
@@ -252,18 +260,80 @@ def figures() -> str:
     )
 
 
-TABLES = {
+# ------------------------------------------------------------------------------ command line ----
+
+COMMAND_LINE = "command-line.md"
+
+
+def parsers() -> dict[str, argparse.ArgumentParser]:
+    """The parser of each command, of a command with actions those of its actions."""
+    found: dict[str, argparse.ArgumentParser] = {}
+
+    def walk(parser: argparse.ArgumentParser) -> None:
+        below = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+        for action in below:
+            for inner in action.choices.values():
+                walk(inner)
+        if not below:
+            words = parser.prog.partition(" ")[2]
+            found[words] = scsi_parser() if words == "scsi" else parser
+
+    walk(command_line())
+    return found
+
+
+def command(words: str) -> str:
+    """What a command is called with, what it does, and its options."""
+    parser = parsers()[words]
+    formatter = parser._get_formatter()
+    rows = []
+    for action in parser._actions:
+        if not isinstance(action, argparse._HelpAction):
+            name = action.option_strings[0] if action.option_strings else ""
+            if action.nargs != 0:  # it takes a value
+                name = f"{name} {formatter._metavar_formatter(action, action.dest)(1)[0]}".strip()
+            rows.append((f"`{name}`", formatter._expand_help(action) if action.help else ""))
+    line = f"python -m sim {words}{arguments(parser)}"
+    return f"    {line}\n\n{parser.description}\n\n{table(('option', 'meaning'), rows)}"
+
+
+def arguments(parser: argparse.ArgumentParser) -> str:
+    """Of the usage line what must be given, and the positionals; the options are in the table."""
+    if parser.usage is not None:
+        return parser.usage.removeprefix("%(prog)s")
+    parts = []
+    formatter = parser._get_formatter()
+    for action in parser._actions:
+        word = formatter._metavar_formatter(action, action.dest)(1)[0]
+        if not action.option_strings:
+            parts.append({"?": f"[{word}]", "*": f"[{word} ...]", "+": f"{word} ..."}.get(
+                str(action.nargs), word))  # fmt: skip
+        elif action.required:
+            parts.append(f"{action.option_strings[0]} {word}")
+    return " " + " ".join([*parts, "[option ...]"])
+
+
+def with_every_command(text: str) -> str:
+    """The page of the command line, with a section at its end for each command that has none."""
+    for words in parsers():
+        if f"<!-- sim {words}: generated -->" not in text:
+            text += f"\n## {words}\n\n<!-- sim {words}: generated -->\n<!-- end -->\n"
+    return text
+
+
+TABLES: dict[str, Callable[[], str]] = {
     "figures": figures,
     "scsi commands": scsi_commands,
     "disk fits": disk_fits,
     "feature bits": feature_bits,
     "feature offers": feature_offers,
     "target keys": target_keys,
-    "workload keys": workload_keys,
     "fio options": fio_options,
-    "tmf keys": lambda: keys_of("tmf"),
-    "hotplug keys": lambda: keys_of("hotplug"),
 }
+for section in ("workload", "guest", "device", "host", "qemu", "run", "lun", "tmf", "hotplug"):
+    TABLES[f"{section} keys"] = partial(keys_of, section)
+for words in parsers():
+    TABLES[f"sim {words}"] = partial(command, words)
 BLOCK = re.compile(r"(<!-- ([a-z ]+): generated -->\n).*?\n?(<!-- end -->)", re.DOTALL)
 
 
@@ -272,11 +342,16 @@ def renewed(text: str) -> str:
     return BLOCK.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}\n{found[3]}", text)
 
 
+def page(name: str, text: str) -> str:
+    """A page of docs/reference as it should be."""
+    return renewed(with_every_command(text) if name == COMMAND_LINE else text)
+
+
 def main() -> None:
     """Renew every document that has a generated table."""
     for path in [*sorted((ROOT / "docs/reference").glob("*.md")), ROOT / "results/README.md"]:
         text = path.read_text(encoding="utf-8")
-        if (new := renewed(text)) != text:
+        if (new := page(path.name, text)) != text:
             path.write_text(new, encoding="utf-8")
             print(f"renewed {path.relative_to(ROOT)}")
 

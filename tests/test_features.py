@@ -3,7 +3,6 @@
 Where a number was read off a real machine, the test says which: Debian's QEMU 7.2 and Linux 6.1.
 """
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -277,15 +276,3 @@ def test_the_command_refuses_nonsense_on_one_line(device, says, capsys):
     error = capsys.readouterr().err
     assert says in error
     assert error.count('\n') == 1
-
-
-# ------------------------------------------------------------------------------------- the manual
-
-
-def test_the_generated_tables_of_the_manual_are_up_to_date():
-    spec = importlib.util.spec_from_file_location('reference', TOP / 'scripts/reference.py')
-    reference = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(reference)
-    for path in (TOP / 'docs/reference').glob('*.md'):
-        text = path.read_text(encoding='utf-8')
-        assert reference.renewed(text) == text, f'{path.name}: run scripts/reference.py'

@@ -17,7 +17,7 @@ def add(commands: Any) -> None:
         description='List the disk presets, each with its largest error against what was '
         'published; with a name its parameters and the error of every point.',
     )
-    parser.add_argument('preset', nargs='?', help='a name or a .toml file')
+    parser.add_argument('preset', nargs='?', metavar='PRESET', help='a name or a .toml file')
     add_json(parser)
     parser.set_defaults(command=main)
 

@@ -14,7 +14,9 @@ def add(commands: Any) -> None:
         help='print a cost preset',
         description='Print the parameters of a cost preset: value, unit, range, grade, source.',
     )
-    parser.add_argument('preset', nargs='?', default='icx-2.6ghz', help='a name or a .toml file')
+    parser.add_argument(
+        'preset', nargs='?', metavar='PRESET', default='icx-2.6ghz', help='a name or a .toml file'
+    )
     add_json(parser)
     parser.set_defaults(command=main)
 

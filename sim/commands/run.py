@@ -18,7 +18,7 @@ def add(commands: Any) -> None:
         '--set. docs/reference/config.md lists every key.',
     )
     add_config(parser)
-    parser.add_argument('--engine', help='compiled (the default) or simpy')
+    parser.add_argument('--engine', metavar='NAME', help='compiled (the default) or simpy')
     add_seed(parser)
     add_json(parser)
     parser.add_argument('--out', metavar='DIR', help='also write the results under DIR/<id>/')

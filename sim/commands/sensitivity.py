@@ -12,7 +12,7 @@ def add(commands: Any) -> None:
         'sensitivity',
         help='how much each cost moves each result',
         description='Move every cost of the data path alone, under the same random numbers: '
-        'elasticities of the results, and which guesses (grade C) move one by more than 5 %% over '
+        'elasticities of the results, and which guesses (grade C) move one by more than 5 % over '
         'their range.',
     )
     add_config(parser)

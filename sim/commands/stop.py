@@ -34,7 +34,10 @@ def add(commands: Any) -> None:
     add_config(parser)
     parser.add_argument('--at', metavar='TIME', required=True, help='when, such as 20ms')
     parser.add_argument(
-        '--policy', default='drain', help='how; docs/reference/command-line.md (default: drain)'
+        '--policy',
+        metavar='NAME',
+        default='drain',
+        help='how; docs/reference/command-line.md (default: drain)',
     )
     parser.add_argument(
         '--lead', metavar='TIME', default='0us',

@@ -31,7 +31,8 @@ class Guest:
     vcpus: int = key(
         AUTO,
         'int',
-        'virtual CPUs; auto is one per clone running at one time; fewer are shared',
+        'virtual CPUs; auto is one per clone running at one time. With fewer, clones share them in '
+        'turn: the next runs when one sleeps, or after a slice (guest.sched_slice)',
         low=1,
         high=4096,
     )
@@ -41,7 +42,8 @@ class Guest:
         high=10**9,
     )  # fmt: skip
     poll_queues: int = key(
-        0, 'int', 'virtio_scsi.virtscsi_poll_queues: so many of the request queues are polled',
+        0, 'int', 'virtio_scsi.virtscsi_poll_queues: so many of the request queues, the last ones, '
+        'are polled (Linux 6.12 and later; one queue is left to interrupts)',
         high=1024,
     )  # fmt: skip
     can_queue: int | None = key(
@@ -55,7 +57,8 @@ class Device:
     """The options of QEMU's -device."""
 
     driver: str = key(
-        'vhost-scsi-pci', 'choice', 'the device',
+        'vhost-scsi-pci', 'choice', "the device: kernel vhost-scsi, SPDK's reactor, QEMU's IOThread"
+        '; see docs/reference/backends.md',
         choices=('vhost-scsi-pci', 'vhost-scsi', 'vhost-user-scsi-pci', 'virtio-scsi-pci'),
         only=('vhost-scsi-pci', 'vhost-user-scsi-pci', 'virtio-scsi-pci'),
     )  # fmt: skip
@@ -72,15 +75,21 @@ class Device:
     worker_per_virtqueue: bool = key(False, 'bool', 'a vhost worker for each request queue')
     migratable: bool = key(False, 'bool', 'migration is not blocked')
     wwpn: str = key(
-        'naa.5001405000000001', 'text', 'name of the vhost target',
+        'naa.5001405000000001', 'text', 'name of the vhost target: naa.…, fc.… or iqn.…',
         pattern=r'(naa|fc|iqn)\..{1,200}',
     )  # fmt: skip
     bootindex: int | None = key(None, 'int', 'place in the boot order', high=2**31 - 1)
     boot_tpgt: int = key(0, 'int', 'target that the firmware boots from', high=255)
-    packed: bool = key(False, 'bool', 'packed rings (VIRTIO_F_RING_PACKED)')
+    packed: bool = key(
+        False, 'bool', 'packed rings (VIRTIO_F_RING_PACKED); takes virtio-scsi-pci, or '
+        'run.hypothetical',
+    )  # fmt: skip
     event_idx: bool = key(True, 'bool', 'VIRTIO_RING_F_EVENT_IDX')
     indirect_desc: bool = key(True, 'bool', 'VIRTIO_RING_F_INDIRECT_DESC')
-    in_order: bool = key(False, 'bool', 'VIRTIO_F_IN_ORDER')
+    in_order: bool = key(
+        False, 'bool', 'VIRTIO_F_IN_ORDER; takes virtio-scsi-pci or run.hypothetical, and '
+        'guest.kernel 7.2',
+    )  # fmt: skip
     t10_pi: bool = key(False, 'bool', 'protection information (T10 PI)', only=(False,))
     hotplug: bool = key(
         AUTO, 'bool', 'LUN hot-plug events; auto is off, on with the other two drivers'
@@ -151,23 +160,29 @@ class Run:
     )
     seed: int = key(1, 'int', 'seed of every random stream')
     record: str = key(
-        'full', 'choice', 'what is kept of each request',
+        'full', 'choice', 'what is kept of each request (docs/reference/results.md)',
         choices=('full', 'histogram', 'sampled'),
     )  # fmt: skip
     sample_every: int = key(
-        101, 'int', 'with record=sampled: every n-th request keeps its row', low=1, high=10**9
-    )
+        101, 'int', 'with record=sampled: every n-th request keeps its row; a prime by default, so '
+        'that it does not keep step with batches', low=1, high=10**9,
+    )  # fmt: skip
     replications: int = key(
         AUTO, 'int', 'independent runs; auto is 1, or 5 at least with a precision', low=1, high=1000
     )
     precision: str | None = key(
-        None, 'precision', 'wanted relative half-width of intervals, as in p99:0.02'
-    )
+        None, 'precision', 'replicate until the 95 % interval of each named number is no wider '
+        'than ± this share of it: mean, p50, p90, p99, p999 (of latency_ns), iops, fio_lat_ns.p99 '
+        'and its like',
+    )  # fmt: skip
     max_replications: int = key(
         50, 'int', 'with precision: give up after so many runs', low=2, high=1000
     )
     preset: str = key('icx-2.6ghz', 'text', 'costs: the name of a preset or a path of a TOML file')
-    hypothetical: bool = key(False, 'bool', 'let the backend offer what the real one does not')
+    hypothetical: bool = key(
+        False, 'bool', 'let the backend offer what the real one does not: packed, in_order '
+        '(docs/reference/features.md)',
+    )  # fmt: skip
     warmup: str = key(
         'auto', 'text', 'requests left out of statistics: auto, off or a number',
         pattern='auto|off|[0-9]{1,9}',

@@ -91,6 +91,11 @@ def nexus(text: str) -> int:
     raise argparse.ArgumentTypeError(f'{shown(text)} is no initiator from A to Z')
 
 
+def shortened(names: str) -> str:
+    """A list that fits a line."""
+    return names if len(names) <= 60 else f'{names[:60].rpartition(", ")[0]}, ...'
+
+
 def parser() -> Parser:
     """The options of `sim scsi`."""
     whole = Parser(
@@ -102,7 +107,7 @@ def parser() -> Parser:
         '"then" begins another command on the same LUNs. docs/reference/scsi.md lists the '
         'commands.',
     )
-    whole.add_argument('command', nargs='+', metavar='COMMAND')
+    whole.add_argument('command', nargs='+', metavar='COMMAND', help='a name, or a CDB in hex')
     whole.add_argument('--json', action='store_true', default=None, help='print one JSON object')
     _lun_options(whole.add_argument_group('the LUNs (with the first command)'))
     _request_options(whole.add_argument_group('the request'))
@@ -114,30 +119,30 @@ def parser() -> Parser:
 def _lun_options(group: Any) -> None:
     add = group.add_argument
     add('--size', type=size, metavar='SIZE', help='of each LUN, 8g by default')
-    add('--block-size', type=integer, choices=BLOCK_SIZES, metavar='N')
+    add('--block-size', type=integer, choices=BLOCK_SIZES, metavar='N', help='512 by default')
     add('--luns', metavar='N,N,...', type=numbers, help='their numbers in the order of mapping')
     add('--no-luns', action='store_true', default=None, help='a target without any LUN')
     add('--target-number', type=integer, metavar='N', help='of the target that has them, 0')
     for name, text in (
         ('thin', 'UNMAP and its kin are on'),
-        ('write-protected', ''),
+        ('write-protected', 'writes are refused'),
         ('write-cache', 'the disk has a volatile one'),
-        ('rotational', ''),
+        ('rotational', 'the medium turns, says VPD page B1'),
         ('refuse-overflow', 'refuse a CDB that asks for more than its buffers hold'),
     ):
         add(f'--{name}', action='store_true', default=None, help=text)
     for name in ('serial', 'vendor', 'product', 'revision'):
-        add(f'--{name}', metavar='TEXT')
+        add(f'--{name}', metavar='TEXT', help='of the INQUIRY data')
     add('--kernel', choices=KERNELS, help='of the host, 6.12 by default')
 
 
 def _request_options(group: Any) -> None:
     add = group.add_argument
-    add('--lun', type=integer, metavar='N', default=0)
+    add('--lun', type=integer, metavar='N', default=0, help='that is asked (%(default)s)')
     add('--target', type=integer, metavar='N', help='that is asked, by default the one that is')
     add('--nexus', type=nexus, metavar='A|B|...', default=0, help='who sends it')
-    add('--tag', type=integer, metavar='N', default=1)
-    add('--attribute', choices=ATTRIBUTES, default='simple')
+    add('--tag', type=integer, metavar='N', default=1, help='of the request (%(default)s)')
+    add('--attribute', choices=ATTRIBUTES, default='simple', help='of the task')
     add('--data-out', type=hexadecimal, metavar='HEX', help='bytes of the data-out buffer')
     add('--fill', type=integer, metavar='BYTE', default=0xA5, help='of block data')
     add('--data-in', type=size, metavar='BYTES', help='room for data, by default what the CDB says')
@@ -150,7 +155,7 @@ def _list_options(group: Any) -> None:
     add('--key', type=integer, metavar='N', help='reservation key')
     add('--sa-key', type=integer, metavar='N', help='service action reservation key')
     for name in ('aptpl', 'all-tg-pt', 'unreg'):
-        add(f'--{name}', type=integer, nargs='?', const=1, metavar='0|1')
+        add(f'--{name}', type=integer, nargs='?', const=1, metavar='0|1', help='a bit of PR OUT')
     add('--port', type=integer, metavar='N', help='REGISTER AND MOVE: relative target port')
     add('--to', type=nexus, metavar='A|B|...', help='REGISTER AND MOVE: the initiator')
     add('--compare', type=hexadecimal, metavar='HEX',
@@ -163,9 +168,11 @@ def _field_options(group: Any) -> None:
     for name in FIELDS:
         whole = [field for command in formats.EVERY if (field := command.field(name))]
         if max(field.bits for field in whole) == 1:
-            add(f'--{name.replace("_", "-")}', type=integer, nargs='?', const=1, metavar='0|1')
+            shape: dict[str, Any] = {'nargs': '?', 'const': 1, 'metavar': '0|1'}
         else:
-            add(f'--{name.replace("_", "-")}', type=integer, metavar='N')
+            shape = {'metavar': 'N'}
+        names = ', '.join(command.name for command in formats.EVERY if command.field(name))
+        add(f'--{name.replace("_", "-")}', type=integer, help=shortened(names), **shape)
 
 
 # --------------------------------------------------------------------------------- one command ----
