@@ -7,6 +7,7 @@ it is written by hand. tests/test_reference.py fails while a table is out of dat
 """
 
 import argparse
+import ast
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -18,8 +19,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from sim import features  # noqa: E402
+from sim import features, record  # noqa: E402
 from sim.__main__ import command_line  # noqa: E402
+from sim.analysis import meanings  # noqa: E402
 from sim.formats import cdb, fio  # noqa: E402
 from sim.formats import fio_options as output_options  # noqa: E402
 from sim.formats.disk_keys import GROUPS, TARGET_KEYS, WBT, kind_keys  # noqa: E402
@@ -260,6 +262,66 @@ def figures() -> str:
     )
 
 
+# ----------------------------------------------------------------------------------- results ----
+
+
+def described(head: str, rows: dict[str, tuple[str, str]]) -> str:
+    """Names with unit and meaning."""
+    lines = ((f"`{name}`", unit, meaning) for name, (unit, meaning) in rows.items())
+    return table((head, "unit", "meaning"), lines)
+
+
+def report_keys() -> str:
+    """What a report has beside its numbers."""
+    rows = ((f"`{name}`", meaning) for name, meaning in meanings.REPORT.items())
+    return table(("key", "meaning"), rows)
+
+
+def moments() -> str:
+    """The timestamps of a row, the stage that each ends, and who writes it."""
+    rows = []
+    for index, (name, (when, who)) in enumerate(meanings.MOMENTS.items()):
+        stage = f"`{name[2:]}`" if index else ""
+        rows.append((f"`{name}`", stage, when, who, ", ".join(written_by(f"R_{name[2:].upper()}"))))
+    return table(("timestamp", "ends stage", "when", "agent, state", "written by"), rows)
+
+
+def facts() -> str:
+    """The other words of a row."""
+    first = len(record.TIMESTAMPS)
+    rows = (
+        (index, f"`{name}`", meanings.FACTS[name])
+        for index, name in enumerate(record.FACTS, start=first)
+    )
+    return table(("word", "name", "meaning"), rows)
+
+
+def written_by(word: str) -> list[str]:
+    """The functions of the model that write a word of the trace, as links to their files."""
+    found = []
+    for path in sorted((ROOT / "sim").rglob("*.py")):
+        for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(function, ast.FunctionDef) and any(
+                isinstance(node, ast.Assign) and writes(node.targets[0], word)
+                for node in ast.walk(function)
+            ):
+                place = path.relative_to(ROOT)
+                found.append(f"[{place.stem}.{function.name}](../../{place})")
+    return found
+
+
+def writes(target: ast.expr, word: str) -> bool:
+    """Is it tr[... + word]?"""
+    return (
+        isinstance(target, ast.Subscript)
+        and ast.unparse(target.value) in ("tr", "machine.tr")
+        and any(
+            isinstance(node, ast.Name | ast.Attribute) and ast.unparse(node).endswith(word)
+            for node in ast.walk(target.slice)
+        )
+    )
+
+
 # ------------------------------------------------------------------------------ command line ----
 
 COMMAND_LINE = "command-line.md"
@@ -323,6 +385,12 @@ def with_every_command(text: str) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "figures": figures,
+    "request columns": partial(described, "column", meanings.REQUESTS),
+    "histogram columns": partial(described, "column", meanings.HISTOGRAMS),
+    "metrics": partial(described, "metric", meanings.METRICS),
+    "report keys": report_keys,
+    "timestamps": moments,
+    "facts": facts,
     "scsi commands": scsi_commands,
     "disk fits": disk_fits,
     "feature bits": feature_bits,
