@@ -27,9 +27,11 @@ class Progress:
             self._write(f'  {state.done}/{state.total}  {state.news}')
         if self.terminal:
             self._write('', status=f'{bar_of(state)} {status_of(state)}')
-        elif not state.news and (state.running or state.warming):
-            if time.monotonic() - self.said > LOG_SECONDS:
-                self._write(f'  {status_of(state)}')
+        elif not state.news and (state.running or state.warming) and self._silent_for_long():
+            self._write(f'  {status_of(state)}')
+
+    def _silent_for_long(self) -> bool:
+        return time.monotonic() - self.said > LOG_SECONDS
 
     def _write(self, line: str, status: str = '') -> None:
         self.said = time.monotonic()
