@@ -64,9 +64,7 @@ class Migration:
     )
     hot_set: int = key(0, 'size', 'bytes that get all of it; 0: spread over all RAM')
     link_bandwidth: int = key(1_250_000_000, 'size', 'of the link, bytes per second', low=1)
-    link_latency: int = key(
-        50_000, 'time', 'one way, of the link', unit='us', high=10 * 10**9
-    )
+    link_latency: int = key(50_000, 'time', 'one way, of the link', unit='us', high=10 * 10**9)
     storage: str = key(
         'shared', 'choice', 'how the medium reaches the destination: shared, copied by the '
         'orchestrator once the source has stopped, or copied when the migration begins',
@@ -79,9 +77,7 @@ class Migration:
     to_kernel: str = key(
         AUTO, 'choice', "the destination host's Linux; auto is host.kernel", choices=KERNELS
     )
-    to_qemu: str = key(
-        AUTO, 'choice', 'its QEMU; auto is qemu.version', choices=QEMUS
-    )
+    to_qemu: str = key(AUTO, 'choice', 'its QEMU; auto is qemu.version', choices=QEMUS)
     to_device: str | None = key(
         None, 'text', "options of its -device that differ, such as virtqueue_size=256"
     )

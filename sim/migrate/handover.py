@@ -17,8 +17,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from sim import agents, backend, guest, memory, target, vring
+from sim import agents, backend, guest, memory, vring
 from sim.agents import A_BUSY, A_STEPS, IDLE
+from sim.control.clock import Action
 from sim.disks import fields as disks
 from sim.engine import Engine
 from sim.errors import ConfigError
@@ -173,7 +174,7 @@ def haunt(engine: Engine, source: Engine) -> None:
     source has ended: what it would have waited for is not waited for.
     """
 
-    def life():  # noqa: ANN202
+    def life() -> Action:
         while (due := next_due(source.machine)) is not None:
             yield engine.env.timeout(max(0, due - int(engine.env.now)))
             until = source.env.timeout(due + 1 - int(source.env.now))
