@@ -214,6 +214,7 @@ class Migrating:
         host = make_host(engine, self.there, instant=True, lio=lio)
         at_once(host.device.realize())
         host.vm.running = False
+        host.file.gated = self.policy.name == 'gate'  # SET_ENDPOINT then looks into the rings
         host.device.parent_obj.host_features = self.there.agreed.offered
         host.control.start(control_of_config(self.there))
         self.arrived, self.arrived_host = engine, host
@@ -327,9 +328,8 @@ def destination_of(config: Config) -> Config:
     """The config of the destination."""
     plan = config.migration
     assert plan is not None
-    sections = config.effective()
-    del sections['migration']
-    sections['host'] = {**sections['host'], 'kernel': plan.to_kernel}
+    host = replace(config.host, kernel=plan.to_kernel)
+    sections = replace(config, host=host, migration=None).effective()  # what that kernel knows of
     sections['qemu'] = {**sections['qemu'], 'version': plan.to_qemu}
     if plan.to_device:
         driver = config.device.driver
@@ -401,7 +401,7 @@ def report(move: Migrating, result: Result) -> dict[str, Any]:
         'dirty_pages_rate': round(counters.dirty_pages_rate, 1),
         'transferred_bytes': move.link.sent,
         'mbps': round(counters.bandwidth * 8 / 1e6, 3),
-        'phases_ns': {name: ns(spent.get(name, 0)) for name in PHASES},
+        'phases_ns': felt.phases_ns(spent, PHASES, hz),
         'vm_stopped_ns': ns(None if start is None or resumed is None else resumed - start),
         'blackout_ns': felt.blackout(rows, felt_from, resumed, hz),
         'first_completion_ns': ns(felt.first_completion(rows, resumed)),

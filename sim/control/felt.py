@@ -3,6 +3,7 @@
 All functions read rows of the trace (sim.record.COLUMNS; times are cycle + 1, 0 for never).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,16 @@ def open_requests(rows: Rows) -> tuple[Rows, int]:
     """Serials of what is with the device now, and how many of them it has not fetched."""
     published = rows[(rows[:, COLUMN['t_avail']] > 0) & (rows[:, COLUMN['t_complete']] == 0)]
     return published[:, COLUMN['serial']].copy(), len(unfetched(published))
+
+
+def phases_ns(spent: dict[str, int], names: Sequence[str], cpu_hz: int) -> dict[str, int]:
+    """Cycles by phase as ns by phase; they add up to the ns of the sum."""
+    found, before = {}, 0
+    for name in names:
+        after = before + spent.get(name, 0)
+        found[name] = int(cycles_to_ns(after, cpu_hz)) - int(cycles_to_ns(before, cpu_hz))
+        before = after
+    return found
 
 
 def stranded(rows: Rows) -> str | None:

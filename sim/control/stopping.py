@@ -146,7 +146,7 @@ class Stopping:
             'at_ns': self.plan.at,
             'outcome': outcome,
             'clear_endpoint_ns': ns(cleared[-1]) if cleared else None,
-            'phases_ns': {name: ns(spent.get(name, 0)) for name in names},
+            'phases_ns': felt.phases_ns(spent, names, hz),
             'downtime_ns': ns(down),
             'blackout_ns': felt.blackout(rows, self.paused_at, self.resumed_at, hz),
             'first_completion_ns': ns(first),

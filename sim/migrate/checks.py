@@ -12,8 +12,9 @@ from sim.analysis import frame
 from sim.control.stop_checks import place_of
 from sim.device import VHostSCSICommon
 from sim.layout import PAGE_SIZE
-from sim.lio import lun as unit
-from sim.machine import LUNS, Machine, Words
+from sim.lio import ports
+from sim.machine import Machine, Words
+from sim.migrate import handover
 from sim.se_cmd import OP_WRITE
 
 COLUMN = {name: index for index, name in enumerate(record.COLUMNS)}
@@ -75,22 +76,24 @@ def medium(source: Machine, media: Words, now: int) -> list[str]:
 def target_state(source: Machine, there: Machine, now: int) -> list[str]:
     """Requirement 4: LUN maps, reservations and unit attentions of LIO are on the other side."""
     found = []
-    for (target, number), (_, lun) in source.luns.items():
-        if lun == 0:
-            continue
-        names = ('REGISTRATIONS', 'HOLDER', 'TYPE', 'LEGACY_HOLDER', 'GUARDED')
-        places = [lun + int(getattr(unit, f'L_{name}')) for name in names]
-        here, arrived = source.st[places], there.st[places]
-        wrong = [name.lower() for name, a, b in zip(names, here, arrived, strict=True) if a != b]
-        if wrong:
+    for (target, number), (_, lun) in there.luns.items():
+        old_target, old = source.luns[target, number]
+        pairs = handover.nexuses_of(there, source, lun, old)
+        differ = any(
+            source.st[here + int(name)] != there.st[arrived + int(name)]
+            for arrived, here, names in pairs
+            for name in names
+        )
+        if differ:
             found.append(
-                f'requirement 4: LUN {number} of target {target} at cycle {now}: '
-                f'{", ".join(wrong)} of the source have not reached the destination'
+                f'requirement 4: LUN {number} of target {target} at cycle {now}: registrations, '
+                'reservation or unit attentions of the source have not reached the destination'
             )
-    if not found and _words(source) != _words(there):
-        found.append(f'requirement 4: the LUN maps differ at cycle {now}')
+        new_target = there.luns[target, number][0]
+        here = ports.find_lun(source.st, np.uint64(old_target), number)
+        if bool(here) != bool(ports.find_lun(there.st, np.uint64(new_target), number)):
+            found.append(
+                f'requirement 4: LUN {number} of target {target} at cycle {now} is mapped on one '
+                'side only'
+            )
     return found
-
-
-def _words(machine: Machine) -> bytes:
-    return b''.join(machine.st[start:end].tobytes() for start, end in machine.belongs[LUNS])

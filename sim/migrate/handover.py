@@ -13,6 +13,7 @@ the destination's config, as it was built, gives those; the source's gives the r
 Counters go on. The clock does, too: the destination's engine begins at the cycle of the hand-over.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -23,7 +24,9 @@ from sim.control.clock import Action
 from sim.disks import fields as disks
 from sim.engine import Engine
 from sim.errors import ConfigError
-from sim.machine import DISKS, HOST, LUNS, Machine, Words
+from sim.lio import lun as unit
+from sim.lio import ports
+from sim.machine import DISKS, HOST, Machine, Words
 
 # What a disk has of the host above it; all else of it is the storage's.
 DISK_OF_HOST = (disks.D_LIO_SUBMIT, disks.D_WBT, disks.D_THREAD)
@@ -72,11 +75,12 @@ def arrive(
     of the LUNs has been moved.
     """
     st = source.st.copy()
-    kept = [owner for owner, moves in ((DISKS, shared), (LUNS, target_state)) if moves]
     for owner, ranges in fresh.belongs.items():
-        if owner not in kept:
+        if owner != DISKS or not shared:
             for start, end in ranges:
                 st[start:end] = fresh.st[start:end]
+    if target_state:
+        _move_target_state(st, source, fresh)
     _costs(st, fresh)
     machine = replace(
         fresh, mem=mem, st=st, tr=source.tr.copy(), media=media, lines=_cold(source, fresh)
@@ -84,6 +88,42 @@ def arrive(
     _counters(machine, source)
     _agents(machine, source, fresh, shared)
     return machine
+
+
+# What LIO knows of a LUN because of what initiators have asked, not because of how it was set up.
+LUN_STATE = (
+    unit.L_GUARDED, unit.L_LEGACY_HOLDER, unit.L_HOLDER, unit.L_TYPE, unit.L_SCOPE,
+    unit.L_GENERATION, unit.L_APTPL, unit.L_REGISTRATIONS,
+)  # fmt: skip
+NEXUS_STATE = (
+    unit.N_ORDER, unit.N_KEY, unit.N_ALL_PORTS,
+    *(unit.N_ATTENTIONS + np.uint64(i) for i in range(1 + unit.ATTENTION_ROOM)),
+)  # fmt: skip
+
+
+def _move_target_state(st: Words, source: Machine, fresh: Machine) -> None:
+    """Reservations, registrations and unit attentions of each LUN, and which LUNs are mapped."""
+    for place, (target, lun) in fresh.luns.items():
+        old_target, old_lun = source.luns[place]
+        for there, here, names in nexuses_of(fresh, source, lun, old_lun):
+            for name in names:
+                st[there + int(name)] = source.st[here + int(name)]
+        mapped = int(ports.find_lun(source.st, np.uint64(old_target), place[1]))
+        if mapped and not ports.find_lun(st, np.uint64(target), place[1]):
+            ports.map_lun(st, np.uint64(target), place[1], lun)
+        elif not mapped and ports.find_lun(st, np.uint64(target), place[1]):
+            ports.unmap_lun(st, np.uint64(target), place[1])
+
+
+def nexuses_of(
+    fresh: Machine, source: Machine, lun: int, old: int
+) -> Iterator[tuple[int, int, tuple[np.uint64, ...]]]:
+    """Pairs of stretches that hold a LUN's state here and there, and the names of their words."""
+    yield lun, old, LUN_STATE
+    for nexus in range(int(fresh.st[lun + int(unit.L_NEXUSES)])):
+        there = int(unit.nexus_base(fresh.st, np.uint64(lun), nexus))
+        here = int(unit.nexus_base(source.st, np.uint64(old), nexus))
+        yield there, here, NEXUS_STATE
 
 
 def _costs(st: Words, fresh: Machine) -> None:
