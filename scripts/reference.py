@@ -398,10 +398,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "target keys": target_keys,
     "fio options": fio_options,
 }
-SECTION_TABLES = (
-    "workload", "guest", "device", "host", "qemu", "run", "migration", "lun", "tmf", "hotplug",
-)  # fmt: skip
-for section in SECTION_TABLES:
+for section in ("workload", "guest", "device", "host", "qemu", "run", "lun", "tmf", "hotplug"):
     TABLES[f"{section} keys"] = partial(keys_of, section)
 for words in parsers():
     TABLES[f"sim {words}"] = partial(command, words)

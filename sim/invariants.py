@@ -163,8 +163,7 @@ def data(rows: Rows, luns: Rows) -> list[str]:
     else:
         found = -1 - block
     folds = _fold(np.where(write, stamp, found), starts, blocks)
-    looked_at = (done[:, COLUMN['op']] == OP_WRITE) | (done[:, COLUMN['t_complete']] > 0)
-    wrong = np.flatnonzero((folds != done[:, COLUMN['stamp']]) & looked_at)
+    wrong = np.flatnonzero(folds != done[:, COLUMN['stamp']])
     if wrong.size == 0:
         return []
     first = done[wrong[0]]
