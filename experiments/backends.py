@@ -85,6 +85,7 @@ def row_of(disk: str, depth: int, backend: str, report: dict[str, Any]) -> dict[
         'iops': report['iops'],
         **command.interval(report, 'iops', 'iops'),
         'mean_us': latency['mean'] / 1e3,
+        **command.interval(report, 'latency_ns.mean', 'mean_us', 1e3),
         'fio_lat_mean_us': fio['mean'] / 1e3,
         **command.interval(report, 'fio_lat_ns.mean', 'fio_lat_mean_us', 1e3),
         'fio_lat_p99_us': None if fio['p99'] is None else fio['p99'] / 1e3,
@@ -125,7 +126,9 @@ def draw(outcome: command.Outcome, folder: Path) -> None:
     shallow = [row for row in rows if row['iodepth'] == 1 and row['disk'] == '10 µs']
     stacks = pd.DataFrame(
         [
-            {'label': row['backend']} | {stage: row['stages_us'][stage] for stage in STAGES}
+            {'label': row['backend']}
+            | {stage: row['stages_us'][stage] for stage in STAGES}
+            | {f'latency{end}': row[f'mean_us{end}'] for end in ('', '_low', '_high')}
             for row in shallow
         ]
     )

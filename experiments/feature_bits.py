@@ -90,7 +90,7 @@ METRICS = {
     'line_transfers': ('cache-line transfers', 'per request'),
     'guest_cycles': ('guest vCPU', 'busy cycles per request'),
     'worker_cycles': ('vhost worker', 'busy cycles per request'),
-    'latency_us': ('latency', 'µs, mean'),
+    'latency_us': ('latency, arrival to completion', 'µs, mean'),
 }
 
 
@@ -253,24 +253,24 @@ def draw(outcome: command.Outcome, folder: Path) -> None:
     import pandas as pd
 
     from experiments.queue_depth import describe
-    from sim.analysis import plot
+    from sim.analysis import plot_bits, style
 
     table = pd.DataFrame(outcome.rows)
     table.to_csv(folder / 'feature_bits.csv', index=False)
     table[LOAD] = [str(Load(r.iodepth, r.batch)) for r in table.itertuples()]
     what = describe(outcome.config)
     main = table[table['disk'] == table['disk'].iloc[0]]
-    figure = plot.heat_panels(
+    figure = plot_bits.heat_panels(
         main, METRICS, rows='combination', columns=LOAD, marks=MARKS,
         reference=str(REFERENCE), note=NOTE,
         title=f'What feature bits change against {DEFAULT}\n{what}',
     )  # fmt: skip
-    plot.save(figure, folder / 'heat-map.png')
-    figure = plot.effects(
+    style.save(figure, folder / 'heat-map.png')
+    figure = plot_bits.effects(
         effects_of(table), ONE_BIT, columns=LOAD, wide=('latency_us',),
         title=f'What one bit alone changes against {DEFAULT}\n{what}',
     )  # fmt: skip
-    plot.save(figure, folder / 'one-bit.png')
+    style.save(figure, folder / 'one-bit.png')
 
 
 # The rows of the second figure: (title, unit).
@@ -278,7 +278,7 @@ ONE_BIT = {
     'line_transfers': ('cache-line transfers', 'change, %'),
     'guest_cycles': ('guest vCPU cycles', 'change, %'),
     'worker_cycles': ('vhost worker cycles', 'change, %'),
-    'latency_us': ('mean latency', 'change, %'),
+    'latency_us': ('mean latency,\narrival to completion', 'change, %'),
 }
 
 

@@ -65,6 +65,7 @@ def row_of(depth: int, event_idx: bool, report: dict[str, Any]) -> dict[str, Any
         'iops': report['iops'],
         **command.interval(report, 'iops', 'iops'),
         **latency,
+        **command.interval(report, 'latency_ns.mean', 'mean_us', 1e3),
         'fio_lat_mean_us': in_us(fio['mean']),
         **command.interval(report, 'fio_lat_ns.mean', 'fio_lat_mean_us', 1e3),
         'fio_lat_p99_us': in_us(fio['p99']),
@@ -123,11 +124,13 @@ def draw(outcome: command.Outcome, folder: Path) -> None:
         [
             {'label': f'{row["iodepth"]}, {"on" if row["series"] == SERIES[True] else "off"}'}
             | {stage: row['stages_us'][stage] for stage in STAGES}
+            | {f'latency{end}': row[f'mean_us{end}'] for end in ('', '_low', '_high')}
             for row in sorted(rows, key=lambda row: (row['iodepth'], row['series'] != SERIES[True]))
         ]
     )
     title = f'{what}: where the time goes, by iodepth and EVENT_IDX'
-    plot.save(plot.stage_stack(stacks, title), folder / 'stages.png')
+    figure = plot.stage_stack(stacks, title, 'iodepth, EVENT_IDX')
+    plot.save(figure, folder / 'stages.png')
 
 
 def describe(config: Any) -> str:

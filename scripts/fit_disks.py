@@ -47,6 +47,7 @@ def rounded(ns: float) -> int:
     step = max(NS_STEP, 10 ** (len(str(int(ns))) - 4))
     return round(ns / step) * step
 
+
 WEIGHTS = {"iops": 1.0, "p99_us": 0.02}  # of the squared relative errors of a point
 
 Point = dict[str, Any]
@@ -233,4 +234,3 @@ def main() -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
-

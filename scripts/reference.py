@@ -398,7 +398,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "target keys": target_keys,
     "fio options": fio_options,
 }
-for section in ("workload", "guest", "device", "host", "qemu", "run", "lun", "tmf", "hotplug"):
+SECTION_TABLES = (
+    "workload", "guest", "device", "host", "qemu", "run", "migration", "lun", "tmf", "hotplug",
+)  # fmt: skip
+for section in SECTION_TABLES:
     TABLES[f"{section} keys"] = partial(keys_of, section)
 for words in parsers():
     TABLES[f"sim {words}"] = partial(command, words)

@@ -31,6 +31,7 @@ from sim.formats.keys import (
     Host,
     Hotplug,
     Key,
+    Migration,
     Qemu,
     Run,
     Target,
@@ -88,6 +89,7 @@ class Config:
     luns: tuple[Lun, ...] = ()  # of [[lun]] tables; without any there are target.luns alike
     tmfs: tuple[Tmf, ...] = ()
     hotplugs: tuple[Hotplug, ...] = ()  # in the order of their times
+    migration: Migration | None = None  # where a [migration] table asks for one
     costs: dict[str, int] = field(default_factory=dict)  # 'kick.exit_to_kernel_roundtrip' -> ns
     notes: tuple[str, ...] = field(default=(), compare=False)
     # Of each job its trace, if it replays one; the hash in the job stands for it in comparisons.
@@ -157,7 +159,8 @@ class Config:
 
     def effective(self) -> dict[str, Any]:
         """Every key that means something and its value, fit for JSON and from_effective()."""
-        sections = {name: printed(getattr(self, name)) for name in SECTIONS if name != 'workload'}
+        names = [name for name in SECTIONS if name != 'workload' and getattr(self, name)]
+        sections = {name: printed(getattr(self, name)) for name in names}
         sections['target'] = self._disk(self.target)
         for section in ('device', 'host', 'qemu'):
             for unused in foreign(section, stack_of(vars(self.device))):
@@ -349,6 +352,7 @@ def build(
         luns=luns,
         tmfs=resolve_tmfs(lists['tmfs'], tpgt, values),
         hotplugs=hotplugs,
+        migration=Migration(**resolve_migration(given, host, qemu)) if given['migration'] else None,
         costs={name: convert(COST, f'costs.{name}', value) for name, value in costs.items()},
         notes=tuple(notes),
         replays=tuple(replays),
@@ -412,6 +416,14 @@ def resolve_engine(run: dict[str, Any], python: bool) -> None:
     )
     if run['engine'] == 'auto':
         run['engine'] = 'simpy' if python else 'compiled'
+
+
+def resolve_migration(given: Mapping[str, Table], host: Values, qemu: Values) -> dict[str, Any]:
+    """The destination is like the source unless something else is said."""
+    found = values('migration', given['migration'])
+    found['to_kernel'] = found['to_kernel'] or host['kernel']
+    found['to_qemu'] = found['to_qemu'] or qemu['version']
+    return found
 
 
 def threads_of(jobs: Sequence[Workload]) -> int:

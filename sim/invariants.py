@@ -163,7 +163,8 @@ def data(rows: Rows, luns: Rows) -> list[str]:
     else:
         found = -1 - block
     folds = _fold(np.where(write, stamp, found), starts, blocks)
-    wrong = np.flatnonzero(folds != done[:, COLUMN['stamp']])
+    looked_at = (done[:, COLUMN['op']] == OP_WRITE) | (done[:, COLUMN['t_complete']] > 0)
+    wrong = np.flatnonzero((folds != done[:, COLUMN['stamp']]) & looked_at)
     if wrong.size == 0:
         return []
     first = done[wrong[0]]

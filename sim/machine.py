@@ -5,7 +5,7 @@ The world is five arrays: guest memory, line ownership, the agents' state, the t
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from sim.formats.disks import THROTTLED
 from sim.layout import F_HOTPLUG, PAGE_SIZE, VQ_REQUEST_FIRST
 from sim.lio import ports
 from sim.lio.ports import TargetPlan
-from sim.lio.spec import LunSpec
+from sim.lio.spec import KERNELS, LunSpec
 from sim.units import ns_to_cycles
 from sim.user import aio_poll, reactor
 from sim.user import plan as user_plan
@@ -476,7 +476,9 @@ class _Builder:
             kernel=config.host.kernel,
         )
         bases = {(lun.target, lun.number): b for lun, b in zip(luns, self.disks, strict=True)}
-        base = self.words.take_for(LUNS)(self.target_plan.size())
+        # Room for what any kernel has, so that a VM may move from one to another.
+        sizes = [replace(self.target_plan, kernel=kernel).size() for kernel in KERNELS]
+        base = self.words.take_for(LUNS)(max(sizes))
         words = self.target_plan.words(base, bases)
         self.writes += enumerate(words.tolist(), base)
         return base

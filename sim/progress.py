@@ -1,5 +1,6 @@
-"""How far a sweep is, for people: one line that changes on a terminal, plain lines in a log."""
+"""How far a sweep is, for people: a bar that changes on a terminal, plain lines in a log."""
 
+import shutil
 import sys
 import time
 from typing import TextIO
@@ -7,6 +8,7 @@ from typing import TextIO
 from sim.sweep import State
 
 LOG_SECONDS = 30  # without news, say at most so often what is running
+BAR = 20  # characters
 
 
 class Progress:
@@ -16,20 +18,26 @@ class Progress:
         self.stream = stream or sys.stderr
         self.terminal = self.stream.isatty()
         self.said = time.monotonic()
+        self.failed = 0
 
     def __call__(self, state: State) -> None:
-        """Say what has happened, and on a terminal how things stand."""
-        if state.news:
+        """Say what has happened, on a terminal how things stand; there only failures stay."""
+        failed, self.failed = state.failed > self.failed, state.failed
+        if state.news and (failed or not self.terminal):
             self._write(f'  {state.done}/{state.total}  {state.news}')
-        elif self.terminal:
-            self._write('', status=status_of(state))
-        elif (state.running or state.warming) and time.monotonic() - self.said > LOG_SECONDS:
+        if self.terminal:
+            self._write('', status=f'{bar_of(state)} {status_of(state)}')
+        elif not state.news and (state.running or state.warming) and self._silent_for_long():
             self._write(f'  {status_of(state)}')
+
+    def _silent_for_long(self) -> bool:
+        return time.monotonic() - self.said > LOG_SECONDS
 
     def _write(self, line: str, status: str = '') -> None:
         self.said = time.monotonic()
         before = '\r\x1b[K' if self.terminal else ''
-        text = f'{before}{line}\n' if line else f'{before}  {status}'
+        room = shutil.get_terminal_size().columns - 3
+        text = f'{before}{line}\n' if line else f'{before}  {status[:room]}'
         self.stream.write(text)
         self.stream.flush()
 
@@ -38,6 +46,12 @@ class Progress:
         if self.terminal:
             self.stream.write('\r\x1b[K')
             self.stream.flush()
+
+
+def bar_of(state: State) -> str:
+    """'[########------------]': the share that is done."""
+    full = BAR * state.done // max(state.total, 1)
+    return f'[{"#" * full}{"-" * (BAR - full)}]'
 
 
 def status_of(state: State) -> str:

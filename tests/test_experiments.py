@@ -32,9 +32,7 @@ SMALL = {
     },
     'drain': {'SEEDS_QUICK': 1, 'DEPTHS': (1, 4, 16, 32)},
     'feature_bits': {
-        'COMBINATIONS': [
-            feature_bits.REFERENCE, feature_bits.REFERENCE._replace(packed=True)
-        ],
+        'COMBINATIONS': [feature_bits.REFERENCE, feature_bits.REFERENCE._replace(packed=True)],
         'LOADS_QUICK': (feature_bits.Load(4, 1),),
         'REQUESTS_QUICK': 300,
     },

@@ -377,14 +377,18 @@ def test_a_log_hears_now_and_then_what_takes_so_long(monkeypatch):
     assert 'the slowest for 83 s: iodepth=256' in log.getvalue()
 
 
-def test_a_terminal_gets_one_line_that_changes():
+def test_a_terminal_gets_a_bar_that_changes(monkeypatch):
+    monkeypatch.setenv('COLUMNS', '80')
     screen = Terminal()
     show = Progress(screen)
     for state in STATES:
         show(state)
     show.close()
-    assert screen.getvalue().count('\n') == 2
-    assert '0 of 3 points done, 3 left, 2 running, the slowest for 83 s' in screen.getvalue()
+    assert screen.getvalue().count('\n') == 1  # only what has failed stays
+    assert '2/3  iodepth=256: its worker died\n' in screen.getvalue()
+    assert '[------' in screen.getvalue()
+    assert '[######--------------] 1 of 3 points done, 2 left' in screen.getvalue()
+    assert '0 of 3 points done, 3 left, 2 running' in screen.getvalue()
     assert 'compiling' in status_of(STATES[0])
     assert '1 failed, 1 left' in status_of(STATES[3])
 

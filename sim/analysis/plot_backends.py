@@ -9,21 +9,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from sim.analysis.plot import COLOURS, GRID_COLOUR
+from sim.analysis.style import COLOURS, clean, intervals, lighter, styled
 
 HEIGHT = 0.38
 
 
+@styled
 def backends(table: pd.DataFrame, title: str) -> Figure:
     """IOPS, latency, CPU time of the host, kicks and interrupts: by backend, depth and disk.
 
     `table`: columns disk, backend, iodepth, iops, fio_lat_mean_us, fio_lat_p99_us,
     host_cpu_us_per_request, host_polling_us_per_request, kicks_per_request, interrupts_per_request.
-    A row of panels for each depth; the first disk is drawn full, the second light.
+    Intervals of the IOPS and the mean are drawn where they are known (x_low, x_high). A row of
+    panels for each depth; the first disk is drawn full, the second light.
     """
     depths = sorted(table['iodepth'].unique())
     names, disks = list(table['backend'].unique()), list(table['disk'].unique())
-    figure = Figure(figsize=(14, 1.2 + 2.6 * len(depths)), layout='constrained')
+    figure = Figure(figsize=(14, 1.2 + 2.6 * len(depths)))
     panels = figure.subplots(len(depths), 4, sharey=True, squeeze=False)
     for depth, row in zip(depths, panels, strict=True):
         for number, disk in enumerate(disks):
@@ -37,33 +39,34 @@ def backends(table: pd.DataFrame, title: str) -> Figure:
         for axes in row:
             _clean(axes)
     labels = (
-        'thousand IOPS',
-        "fio's lat: mean (bar), p99 (tick), µs",
+        'thousand IOPS (line: 95 % interval)',
+        "fio's lat, µs: mean (bar), p99 (tick)",
         'host CPU, µs/request (hatched: polling)',
         'interrupts (bar), kicks (◇) per request',
     )
     for axes, label in zip(panels[-1], labels, strict=True):
         axes.set_xlabel(label)
-    handles = [Patch(facecolor='#555555', alpha=_alpha(i), label=d) for i, d in enumerate(disks)]
+    handles = [Patch(facecolor=_shade('#555555', i), label=d) for i, d in enumerate(disks)]
     figure.legend(
         handles, [f'disk: {disk}' for disk in disks], loc='outside lower center', ncols=2,
-        frameon=False, fontsize=9,
+        fontsize=9,
     )  # fmt: skip
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(title)
     return figure
 
 
-def _alpha(number: int) -> float:
-    return 1.0 if number == 0 else 0.45
+def _shade(colour: str, number: int) -> str:
+    return colour if number == 0 else lighter(colour)
 
 
 def _bars(row: Sequence[Axes], rows: pd.DataFrame, places: np.ndarray, number: int) -> None:
     """One disk's bars in the four panels of a depth."""
-    colours = [COLOURS[i % len(COLOURS)] for i in range(len(rows))]
-    style: dict[str, Any] = {'height': HEIGHT, 'color': colours, 'alpha': _alpha(number)}
+    colours = [_shade(COLOURS[i % len(COLOURS)], number) for i in range(len(rows))]
+    style: dict[str, Any] = {'height': HEIGHT, 'color': colours, 'ecolor': 'black', 'capsize': 2}
     iops, latency, cpu, events = row
-    iops.barh(places, rows['iops'] / 1e3, **style)
-    latency.barh(places, rows['fio_lat_mean_us'], **style)
+    iops.barh(places, rows['iops'] / 1e3, xerr=intervals(rows, 'iops', 1e3), **style)
+    bars = intervals(rows, 'fio_lat_mean_us')
+    latency.barh(places, rows['fio_lat_mean_us'], xerr=bars, **style)
     latency.plot(
         rows['fio_lat_p99_us'], places, linestyle='', marker='|', markersize=11,
         markeredgewidth=1.6, color='black',
@@ -82,8 +85,6 @@ def _bars(row: Sequence[Axes], rows: pd.DataFrame, places: np.ndarray, number: i
 
 
 def _clean(axes: Axes) -> None:
-    axes.grid(True, axis='x', color=GRID_COLOUR, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[['top', 'right']].set_visible(False)
+    clean(axes, 'x')
     axes.set_xlim(left=0)
     axes.tick_params(axis='y', length=0)

@@ -1,6 +1,7 @@
 """Figures of disks: depth curves with measured points, write caches, tails, the path's share."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,12 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sim.analysis.plot import COLOURS, _clean, _plain_log_axis
+from sim.analysis.style import COLOURS, plain_log_axis, styled
 
 ALONE, PATH, MEASURED = COLOURS[0], COLOURS[1], 'black'
 COLUMNS = 4
+WHAT = '4k random reads, bands: 95 % interval'
 
 
+@styled
 def depth_curves(table: pd.DataFrame, metric: str, names: Mapping[str, str]) -> Figure:
     """IOPS or latency against depth, a panel for each disk, measured points drawn in.
 
@@ -23,7 +26,7 @@ def depth_curves(table: pd.DataFrame, metric: str, names: Mapping[str, str]) -> 
     of the panels by disk, in their order.
     """
     rows = -(-len(names) // COLUMNS)
-    figure = Figure(figsize=(3.1 * COLUMNS, 2.7 * rows + 0.6), layout='constrained')
+    figure = Figure(figsize=(3.1 * COLUMNS, 2.7 * rows + 0.6))
     panels = figure.subplots(rows, COLUMNS, squeeze=False).flat
     for axes, (disk, title) in zip(panels, names.items(), strict=False):
         of_disk = table[table['disk'] == disk]
@@ -31,19 +34,28 @@ def depth_curves(table: pd.DataFrame, metric: str, names: Mapping[str, str]) -> 
             line = of_disk[of_disk['where'] == where].sort_values('iodepth')
             dots = {'marker': '.', 'markersize': 4} if where == 'path' else {}
             if metric == 'iops':
-                axes.plot(line['iodepth'], line['iops'], color=colour, linestyle=style, **dots)
+                _curve(axes, line, 'iops', color=colour, linestyle=style, **dots)
             else:
-                axes.plot(line['iodepth'], line['mean_us'], color=colour, linestyle=style, **dots)
-                axes.plot(line['iodepth'], line['p99_us'], color=colour, linestyle=':', lw=1.2)
+                _curve(axes, line, 'mean_us', color=colour, linestyle=style, **dots)
+                _curve(axes, line, 'p99_us', color=colour, linestyle=':', linewidth=1.2)
         _points(axes, of_disk[of_disk['where'] == 'measured'], metric)
         _log_log(axes, sorted(of_disk['iodepth'].unique()))
         axes.set_title(title, fontsize=9)
     for axes in list(figure.axes)[len(names) :]:
         axes.set_visible(False)
-    figure.supxlabel('requests in flight', fontsize=10)
-    figure.supylabel('IOPS' if metric == 'iops' else 'latency (µs)', fontsize=10)
-    figure.legend(handles=_curve_legend(metric), loc='outside upper center', ncols=5, frameon=False)
+    figure.supxlabel(f'requests in flight; {WHAT}', fontsize=10)
+    label = "latency (µs): alone, the disk's; from the guest, fio's lat"
+    figure.supylabel('IOPS' if metric == 'iops' else label, fontsize=10)
+    figure.legend(handles=_curve_legend(metric), loc='outside upper center', ncols=5, fontsize=9)
     return figure
+
+
+def _curve(axes: Axes, line: pd.DataFrame, name: str, **how: Any) -> None:
+    """A line, with its interval as a band where it is known."""
+    axes.plot(line['iodepth'], line[name], **how)
+    if f'{name}_low' in line:
+        low, high = (line[f'{name}_{end}'].astype(float) for end in ('low', 'high'))
+        axes.fill_between(line['iodepth'], low, high, color=how['color'], alpha=0.25, linewidth=0)
 
 
 def _points(axes: Axes, measured: pd.DataFrame, metric: str) -> None:
@@ -59,7 +71,7 @@ def _points(axes: Axes, measured: pd.DataFrame, metric: str) -> None:
 
 def _log_log(axes: Axes, depths: Sequence[int]) -> None:
     axes.set(xscale='log', yscale='log')
-    _plain_log_axis(axes, [d for d in (1, 4, 16, 64) if d <= max(depths)], 'x')
+    plain_log_axis(axes, [d for d in (1, 4, 16, 64) if d <= max(depths)], 'x')
     low, high = axes.get_ylim()
     if high < 10 * low:  # a flat curve is not a dramatic one
         middle = (low * high) ** 0.5
@@ -68,10 +80,9 @@ def _log_log(axes: Axes, depths: Sequence[int]) -> None:
     ticks = [m * 10**e for e in range(8) for m in (1, 2, 5) if low <= m * 10**e <= high]
     if len(ticks) > 5:
         ticks = [tick for tick in ticks if str(tick)[0] == '1']
-    _plain_log_axis(axes, ticks, 'y')
+    plain_log_axis(axes, ticks, 'y')
     axes.yaxis.set_major_formatter(lambda value, _: thousands(value))
     axes.tick_params(labelsize=8)
-    _clean(axes)
 
 
 def thousands(value: float) -> str:
@@ -100,12 +111,13 @@ def _curve_legend(metric: str) -> list[Line2D]:
     return handles
 
 
+@styled
 def path_share(table: pd.DataFrame, title: str) -> Figure:
     """What of a request's latency is the path and what the disk, a row for each disk and depth.
 
     `table`: columns label, disk_us, path_us; drawn from top to bottom.
     """
-    figure = Figure(figsize=(9.5, 0.34 * len(table) + 1.5), layout='constrained')
+    figure = Figure(figsize=(9.5, 0.34 * len(table) + 1.5))
     axes = figure.subplots()
     places = np.arange(len(table))
     whole = table['disk_us'] + table['path_us']
@@ -117,10 +129,14 @@ def path_share(table: pd.DataFrame, title: str) -> Figure:
         text = f'{part:.1f} %  ({microseconds(own)} of {microseconds(total)})'
         axes.text(part + 1 if part < 70 else 71, float(place), text, va='center', fontsize=8)
     axes.set_yticks(places, table['label'], fontsize=9)
-    axes.set(xlim=(0, 100), ylim=(len(table) - 0.4, -0.6), xlabel='share of the latency (%)')
-    axes.spines[['top', 'right']].set_visible(False)
-    figure.legend(loc='outside upper right', ncols=2, frameon=False, fontsize=9)
-    figure.suptitle(title, fontsize=11, x=0.02, ha='left')
+    axes.set(
+        xlim=(0, 100),
+        ylim=(len(table) - 0.4, -0.6),
+        xlabel="share of fio's lat, arrival until reaped (%)",
+    )
+    axes.grid(False)
+    figure.legend(loc='outside upper right', ncols=2, fontsize=9)
+    figure.suptitle(title, x=0.02, ha='left')
     return figure
 
 
@@ -132,6 +148,7 @@ def microseconds(value: float) -> str:
     return f'{value:.3g} µs'
 
 
+@styled
 def write_cache(
     fills: Mapping[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]],
     flushes: pd.DataFrame,
@@ -141,13 +158,14 @@ def write_cache(
     `fills`: by label, MiB written so far and the latency of the writes then (µs). `flushes`:
     columns label, writes (since the flush before), flush_us.
     """
-    figure = Figure(figsize=(11, 4.4), layout='constrained')
+    figure = Figure(figsize=(11, 4.4))
     left, right = figure.subplots(1, 2)
     for number, (label, (written, latency)) in enumerate(fills.items()):
         colour, style = COLOURS[number // 2], '-' if number % 2 == 0 else ':'
-        left.plot(written, latency, color=colour, linestyle=style, linewidth=1.6, label=label)
-    left.set(yscale='log', xlabel='written so far (MiB)', ylabel='latency of a write, mean')
-    left.set_title('A write until the cache is full, and after', fontsize=10)
+        left.plot(written, latency, color=colour, linestyle=style, label=label)
+    left.set(yscale='log', xlabel='written so far (MiB)')
+    left.set(ylabel="the disk's latency of a write, mean")
+    left.set_title('A write until the cache is full, and after')
     for number, (label, rows) in enumerate(flushes.groupby('label', sort=False)):
         right.plot(
             rows['writes'], np.maximum(rows['flush_us'], 1), color=COLOURS[number],
@@ -155,12 +173,11 @@ def write_cache(
         )  # fmt: skip
     right.set(xscale='log', yscale='log', xlabel='writes since the flush before')
     right.set_ylabel('a flush takes (1 µs: at once)')
-    right.set_title('SYNCHRONIZE CACHE', fontsize=10)
-    _plain_log_axis(right, sorted(flushes['writes'].unique()), 'x')
+    right.set_title('SYNCHRONIZE CACHE')
+    plain_log_axis(right, sorted(flushes['writes'].unique()), 'x')
     for axes in (left, right):
         axes.yaxis.set_major_formatter(lambda value, _: microseconds(value))
-        _clean(axes)
         low, high = axes.get_ylim()
         axes.set_ylim(low, high * 12)  # room for the legend
-        axes.legend(frameon=False, fontsize=8, loc='upper left', ncols=2)
+        axes.legend(loc='upper left', ncols=2)
     return figure

@@ -1,22 +1,14 @@
 """Figures of stops: how long the drain takes, and who is answered what."""
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sim.analysis.plot import COLOURS, MARKERS, _clean, _plain_log_axis
-
-MEASURED: dict[str, Any] = {
-    'color': 'black',
-    'linestyle': '',
-    'markerfacecolor': 'white',
-    'zorder': 4,
-}
+from sim.analysis.style import COLOURS, MARKERS, MEASURED, plain_log_axis, styled
 
 
+@styled
 def drain(table: pd.DataFrame, measured: pd.DataFrame, race: pd.DataFrame) -> Figure:
     """Four panels: by depth, by the instant of the stop, the laws, the race.
 
@@ -24,7 +16,7 @@ def drain(table: pd.DataFrame, measured: pd.DataFrame, race: pd.DataFrame) -> Fi
     after_us and bad_target. `measured`: op, iodepth, clear_after_ms, clear_ms. `race`:
     kernel, after_us, ok, bad_target, left_in_ring.
     """
-    figure = Figure(figsize=(11, 7.4), layout='constrained')
+    figure = Figure(figsize=(11, 7.4))
     panels = figure.subplots(2, 2).flat
     _by_depth(next(panels), table, measured)
     _by_instant(next(panels), table)
@@ -57,7 +49,7 @@ def _by_depth(axes: Axes, table: pd.DataFrame, measured: pd.DataFrame) -> None:
             **MEASURED,
         )
     axes.set_xscale('log')
-    _plain_log_axis(axes, sorted(table['iodepth'][table['series'] == 'wbt'].unique()), 'x')
+    plain_log_axis(axes, sorted(table['iodepth'][table['series'] == 'wbt'].unique()), 'x')
     axes.set_ylim(0)
     _label(axes, 'requests in flight', 'a disk of 100 ms, stopped 22 ms in')
 
@@ -100,13 +92,12 @@ def _laws(axes: Axes, table: pd.DataFrame) -> None:
             color=COLOURS[place],
             marker=MARKERS[place],
             linestyle='',
-            capsize=3,
             label=f'{lanes}: mean and 95 % interval',
         )
     axes.set_xscale('log')
     axes.set_yscale('log')
-    _plain_log_axis(axes, sorted(laws['iodepth'].unique()), 'x')
-    _plain_log_axis(axes, (1, 2, 5, 10, 20, 50), 'y')
+    plain_log_axis(axes, sorted(laws['iodepth'].unique()), 'x')
+    plain_log_axis(axes, (1, 2, 5, 10, 20, 50), 'y')
     _label(axes, 'requests in flight', 'exponential service times of 1 ms')
 
 
@@ -130,7 +121,7 @@ def _race(axes: Axes, table: pd.DataFrame, race: pd.DataFrame) -> None:
             **MEASURED,
         )
     axes.set_xscale('log')
-    _plain_log_axis(axes, sorted(mine['after_us'].unique()), 'x')
+    plain_log_axis(axes, sorted(mine['after_us'].unique()), 'x')
     axes.tick_params(axis='x', labelsize=8)
     _label(
         axes,
@@ -143,6 +134,5 @@ def _race(axes: Axes, table: pd.DataFrame, race: pd.DataFrame) -> None:
 def _label(axes: Axes, x: str, title: str) -> None:
     axes.set_xlabel(x)
     axes.set_ylabel('CLEAR_ENDPOINT (ms)')
-    axes.set_title(title, fontsize=10)
-    axes.legend(frameon=False, fontsize=8)
-    _clean(axes)
+    axes.set_title(title)
+    axes.legend()

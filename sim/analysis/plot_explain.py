@@ -5,13 +5,14 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from sim.analysis.plot import GRID_COLOUR, STAGE_COLOURS
+from sim.analysis.style import STAGE_COLOURS, clean, styled
 from sim.record import STAGES
 
 
+@styled
 def explained(found: Mapping[str, Any]) -> Figure:
     """`found` as of sim.analysis.explain.explain(): times in ns there, µs here."""
-    figure = Figure(figsize=(11, 4.6), layout='constrained')
+    figure = Figure(figsize=(11, 4.6))
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.3))
     rows = list(found['stages'].items())
     places = list(range(len(rows)))[::-1]
@@ -40,7 +41,5 @@ def explained(found: Mapping[str, Any]) -> Figure:
     right.legend(handles, STAGES, ncols=5, loc='lower right', fontsize='small', framealpha=0.9)
     right.set_ylim(-1.1, 2.5)
     for axes in (left, right):
-        axes.grid(True, axis='x', color=GRID_COLOUR, linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.spines[['top', 'right']].set_visible(False)
+        clean(axes, 'x')
     return figure

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator
 
-from sim.analysis.plot import COLOURS, GRID_COLOUR, STAGE_COLOURS
+from sim.analysis.style import COLOURS, GRID_COLOUR, STAGE_COLOURS, clean, styled
 from sim.record import STAGES
 
 WIDTH = 4.2  # inches
@@ -61,6 +61,7 @@ def changes_of(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
+@styled
 def changes(entries: Sequence[Mapping[str, Any]]) -> Figure:
     """All scenarios: changes of mean, p99 and IOPS, beside how sure the baseline is of them."""
     names = [entry['name'] for entry in entries]
@@ -121,6 +122,7 @@ def levels_of(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
+@styled
 def scenario(entry: Mapping[str, Any]) -> Figure:
     """One scenario: latencies and stages before and now, and what each changed by."""
     rows = levels_of(entry)
@@ -187,7 +189,5 @@ def title_of(entry: Mapping[str, Any]) -> str:
 
 
 def _clean(axes: Axes) -> None:
-    axes.grid(True, axis='x', which='major', color=GRID_COLOUR, linewidth=0.6)
-    axes.set_axisbelow(True)
+    clean(axes, 'x')
     axes.tick_params(labelsize=7)
-    axes.spines[['top', 'right']].set_visible(False)

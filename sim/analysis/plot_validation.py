@@ -7,18 +7,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sim.analysis.plot import COLOURS, MARKERS, _clean
+from sim.analysis.style import COLOURS, MARKERS, styled
 
 CALIBRATED, PREDICTED = COLOURS[0], COLOURS[1]
 
 
+@styled
 def target(result: Mapping[str, Any]) -> Figure:
     """A panel for each metric: the points of a target in order, measured and simulated."""
     names = list(result['metrics'])
     longest = max(len(row['point']) for row in result['rows'])
     count = max(sum(row['metric'] == name for row in result['rows']) for name in names)
     size = (0.08 * longest + 2 + 4.2 * len(names), 0.26 * count + 1.9)
-    figure = Figure(figsize=size, layout='constrained')
+    figure = Figure(figsize=size)
     panels = figure.subplots(1, len(names), squeeze=False)[0]
     for axes, name in zip(panels, names, strict=True):
         mine = [row for row in result['rows'] if row['metric'] == name]
@@ -33,8 +34,8 @@ def target(result: Mapping[str, Any]) -> Figure:
             for role, colour in (('calibrated', CALIBRATED), ('predicted', PREDICTED))
         ),
     ]
-    figure.suptitle(result['title'], fontsize=11)
-    figure.legend(handles=handles, loc='outside lower center', ncols=3, frameon=False, fontsize=9)
+    figure.suptitle(result['title'])
+    figure.legend(handles=handles, loc='outside lower center', ncols=3, fontsize=9)
     return figure
 
 
@@ -55,12 +56,12 @@ def _dumbbells(axes: Axes, rows: Sequence[Mapping[str, Any]], labelled: bool) ->
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_yticks(range(len(rows)), [row['point'] for row in rows] if labelled else [])
     axes.tick_params(labelsize=8)
-    _clean(axes)
 
 
+@styled
 def all_targets(results: Sequence[Mapping[str, Any]]) -> Figure:
     """Every point of every target: measured on the one axis, error on the other, per target."""
-    figure = Figure(figsize=(10, 0.42 * len(results) + 2.2), layout='constrained')
+    figure = Figure(figsize=(10, 0.42 * len(results) + 2.2))
     axes = figure.subplots()
     for place, result in enumerate(results):
         for row in result['rows']:
@@ -78,10 +79,9 @@ def all_targets(results: Sequence[Mapping[str, Any]]) -> Figure:
     axes.set_ylim(len(results) - 0.4, -0.6)
     axes.set_yticks(range(len(results)), [result['name'] for result in results], fontsize=9)
     axes.set_xlabel('error of each point (%), cut at ±100; grey: ±10')
-    _clean(axes)
     handles = [
         Line2D([], [], color=colour, marker='o', linestyle='', label=role)
         for role, colour in (('calibrated', CALIBRATED), ('predicted', PREDICTED))
     ]
-    figure.legend(handles=handles, loc='outside upper right', ncols=2, frameon=False, fontsize=9)
+    figure.legend(handles=handles, loc='outside upper right', ncols=2, fontsize=9)
     return figure

@@ -43,6 +43,8 @@ def main(options: argparse.Namespace) -> int:
         value = getattr(options, key)
         sets += [f'run.{key}={value}'] if value is not None else []
     config = load(**config_sources(options), sets=sets)
+    if config.migration is not None:
+        print('note: [migration]: sim run runs without it; use sim migrate', file=sys.stderr)
     for note in config.notes:
         print(f'note: {note}', file=sys.stderr)
     fio.check(config, options)

@@ -96,7 +96,7 @@ def stopped(options: argparse.Namespace) -> dict[str, Any]:
     timeline.check(config, options.timeline)
 
     def look(result: 'Result', stopping: 'Stopping') -> None:
-        timeline.write(result, options.timeline, stopping)
+        timeline.write(result, options.timeline, timeline.of_stop(stopping))
 
     return stop(config, plan, look)
 

@@ -41,6 +41,11 @@ class ControlCosts:
     vm_state_notify: int
     bdrv_flush: int
     log_word: int
+    migration_setup: int
+    bitmap_word: int
+    state_save: int
+    state_load: int
+    incoming_end: int
 
 
 CONTROL_PARAMETERS = {f'control.{item.name}' for item in dataclasses.fields(ControlCosts)}

@@ -35,10 +35,11 @@ u64 = np.uint64
 
 
 def start(engine: Engine, config: Config) -> None:
-    """A process for each [[hotplug]] table of the config."""
+    """A process for each [[hotplug]] table of the config whose time is still to come."""
     for action in config.hotplugs:
-        at = int(ns_to_cycles(action.at, config.host.cpu_hz))
-        engine.env.process(_later(engine, at, action.action, action.target, action.lun))
+        at = int(ns_to_cycles(action.at, config.host.cpu_hz)) - int(engine.env.now)
+        if at >= 0:
+            engine.env.process(_later(engine, at, action.action, action.target, action.lun))
 
 
 def _later(

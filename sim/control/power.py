@@ -35,11 +35,17 @@ class Host:
     device: VHostSCSI
 
 
-def make_host(engine: Engine, config: Config, *, instant: bool = False) -> Host:
-    """The device of a config, not realized yet; `instant`: nothing takes time for now."""
+def make_host(
+    engine: Engine, config: Config, *, instant: bool = False, lio: Lio | None = None
+) -> Host:
+    """The device of a config, not realized yet; `instant`: nothing takes time for now.
+
+    `lio`: that of another device's host, where it is the same.
+    """
     control = Control(engine, None if instant else control_of_config(config))
     vm, asked = Vm(control), config.device
-    lio = Lio(wwpn=asked.wwpn, targets=tuple(sorted({lun.target for lun in config.disks})))
+    targets = tuple(sorted({lun.target for lun in config.disks}))
+    lio = lio or Lio(wwpn=asked.wwpn, targets=targets)
     agreed = config.agreed
     file = VhostScsi(
         control,
@@ -97,13 +103,13 @@ def switch_on(engine: Engine, config: Config) -> Host:
     From then on control takes its time.
     """
     host = make_host(engine, config, instant=True)
-    _at_once(host.device.realize())
-    _at_once(boot(host, config))
+    at_once(host.device.realize())
+    at_once(boot(host, config))
     host.control.start(control_of_config(config))
     return host
 
 
-def _at_once(action: Action) -> None:
+def at_once(action: Action) -> None:
     """Perform a control action that takes no time."""
     for event in action:
         raise AssertionError(f'a control action without costs waits for {event}')

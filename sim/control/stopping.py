@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sim import record
 from sim.analysis import frame
 from sim.config import Config
+from sim.control import felt
 from sim.control.clock import Action
 from sim.control.halves import lead_in, start_half, stop_half
 from sim.control.power import Host, switch_on
@@ -36,9 +36,6 @@ from sim.units import cycles_to_ns, format_time, ns_to_cycles
 PHASES = (
     'vcpu_pause', 'drain', 'log_sync', 'ring_base', 'device_start', 'endpoint', 'vcpu_resume',
 )  # fmt: skip
-COLUMN = {name: index for index, name in enumerate(record.COLUMNS)}
-FINE = (record.OK, record.CHECK_CONDITION)
-RESPONSES = {'ok': '0', 'check_condition': '0', 'bad_target': '3'}  # virtio_scsi response codes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,9 +113,7 @@ class Stopping:
         self.watch, host = watch, watch.host
         machine = host.control.machine
         rows = frame.trace_rows(machine)
-        published = (rows[:, COLUMN['t_avail']] > 0) & (rows[:, COLUMN['t_complete']] == 0)
-        self.open_serials = rows[published, COLUMN['serial']].copy()
-        self.unfetched = int((published & (rows[:, COLUMN['t_fetch']] == 0)).sum())
+        self.open_serials, self.unfetched = felt.open_requests(rows)
         self.in_flight = in_flight(host)
 
     # ---- the report
@@ -138,32 +133,27 @@ class Stopping:
         rows = frame.trace_rows(machine)
         outcome = self.outcome
         down = None if self.resumed_at is None else self.resumed_at - self.paused_at
-        complete = rows[:, COLUMN['t_complete']]
+        complete = rows[:, felt.COLUMN['t_complete']]
         if outcome == 'ok' and (complete == 0).any():
             outcome = 'hung'
-        elif outcome == 'ok' and not np.isin(rows[:, COLUMN['outcome']], FINE).all():
+        elif outcome == 'ok' and not np.isin(rows[:, felt.COLUMN['outcome']], felt.FINE).all():
             outcome = 'errors'
         findings, run_violations = self._explained(rows, outcome, result)
-        latency = (complete - rows[:, COLUMN['t_arrive']])[complete > 0]
-        after = complete[complete > (self.resumed_at or 0)]
-        first = (
-            None if self.resumed_at is None or not after.size else after.min() - 1 - self.resumed_at
-        )
+        first = felt.first_completion(rows, self.resumed_at)
         return {
             'id': result.report['id'],
             'digest': result.report['digest'],
             'at_ns': self.plan.at,
             'outcome': outcome,
             'clear_endpoint_ns': ns(cleared[-1]) if cleared else None,
-            'phases_ns': {name: ns(spent.get(name, 0)) for name in names},
+            'phases_ns': felt.phases_ns(spent, names, hz),
             'downtime_ns': ns(down),
-            'blackout_ns': self._blackout(rows, hz),
+            'blackout_ns': felt.blackout(rows, self.paused_at, self.resumed_at, hz),
             'first_completion_ns': ns(first),
             'in_flight_at_stop': self.in_flight,
             'unfetched_at_stop': self.unfetched,
-            'responses': self._responses(rows),
-            'above_1s': int((latency > hz).sum()),
-            'above_30s': int((latency > 30 * hz).sum()),
+            'responses': felt.responses(rows, self.open_serials),
+            **felt.slow(rows, hz),
             'violations': [*(self.watch.found() if self.watch else []), *run_violations],
             'findings': findings,
             'expected': self.plan.policy.breaks,
@@ -180,17 +170,11 @@ class Stopping:
         Where QEMU has ended the VM, and where requests stand in a ring whose kick was consumed, the
         real guest would wait for ever as well: it is found, and no mistake of the simulation.
         """
-        published = (rows[:, COLUMN['t_avail']] > 0) & (rows[:, COLUMN['t_fetch']] == 0)
-        findings = []
+        findings, left = [], felt.stranded(rows)
         if outcome.startswith('QEMU exits'):
             findings.append('liveness: the VM has ended; its requests are never answered')
-        elif outcome == 'hung' and published.any() and not self.plan.policy.breaks:
-            first = rows[published][0, COLUMN['serial']]
-            findings.append(
-                f'liveness: {int(published.sum())} requests stay in the ring, the first is serial '
-                f'{first}: their kick was consumed while the endpoint was cleared, SET_ENDPOINT '
-                'queues nothing, and the Linux driver never lets a request time out'
-            )
+        elif outcome == 'hung' and left is not None and not self.plan.policy.breaks:
+            findings.append(left)
         if not findings:
             return [], result.violations
         explained = ('conservation', 'end', "Little's law")
@@ -200,33 +184,6 @@ class Stopping:
         policy = self.plan.policy
         mine = [f'stop policy {policy.name}: {policy.what}'] if policy.hypothetical else []
         return [*result.report['hypothetical'], *mine]
-
-    def _blackout(self, rows: npt.NDArray[np.int64], hz: int) -> dict[str, Any]:
-        """Per queue the longest gap between two completions that ends after the pause began.
-
-        None: nothing of that queue completed after the VM went on.
-        """
-        queues: dict[str, int | None] = {}
-        for queue in np.unique(rows[:, COLUMN['queue']]):
-            mine = rows[rows[:, COLUMN['queue']] == queue]
-            times = np.sort(mine[mine[:, COLUMN['t_complete']] > 0, COLUMN['t_complete']] - 1)
-            ends = np.concatenate([[0], times])
-            gaps = np.diff(ends)[times > self.paused_at]
-            went_on = self.resumed_at is not None and (times > self.resumed_at).any()
-            longest = int(cycles_to_ns(int(gaps.max()), hz)) if went_on else None
-            queues[str(int(queue))] = longest
-        known = [gap for gap in queues.values() if gap is not None]
-        return {'largest': max(known, default=None), 'queues': queues}
-
-    def _responses(self, rows: npt.NDArray[np.int64]) -> dict[str, int]:
-        """Of the requests that were with the device at the stop, how they were answered."""
-        mine = rows[np.isin(rows[:, COLUMN['serial']], self.open_serials)]
-        names = [record.OUTCOMES[outcome] for outcome in mine[:, COLUMN['outcome']]]
-        found: dict[str, int] = {}
-        for name in names:
-            code = RESPONSES.get(name, 'none')
-            found[code] = found.get(code, 0) + 1
-        return dict(sorted(found.items()))
 
 
 def stop(

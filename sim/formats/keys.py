@@ -13,6 +13,7 @@ from sim.formats.action_keys import Tmf as Tmf
 from sim.formats.disk_keys import Target as Target
 from sim.formats.key import Key as Key
 from sim.formats.key import key
+from sim.formats.migration_keys import Migration as Migration
 from sim.formats.work_keys import REQUESTS_DEFAULT as REQUESTS_DEFAULT
 from sim.formats.work_keys import Workload as Workload
 from sim.formats.worker_map import WorkerMap
@@ -197,6 +198,7 @@ SECTIONS: dict[str, type] = {
     'qemu': Qemu,
     'target': Target,
     'run': Run,
+    'migration': Migration,
 }
 
 

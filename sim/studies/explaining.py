@@ -26,8 +26,8 @@ def main(options: argparse.Namespace) -> int:
         raise ConfigError(f'{options.run}: {error}') from None
     found = {'id': side.config.id, **found}
     if options.figure is not None:
-        from sim.analysis.plot import save
         from sim.analysis.plot_explain import explained
+        from sim.analysis.style import save
 
         save(explained(found), options.figure)
     print(json.dumps(found) if options.json else printed(found))

@@ -149,7 +149,7 @@ def write_report(folder: Path, results: Sequence[Mapping[str, Any]]) -> None:
     """validation.json, a CSV and a figure of each target."""
     import pandas as pd
 
-    from sim.analysis import plot, plot_validation
+    from sim.analysis import plot_validation, style
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -157,8 +157,8 @@ def write_report(folder: Path, results: Sequence[Mapping[str, Any]]) -> None:
         for result in results:
             table = pd.DataFrame(result['rows'])
             table.to_csv(folder / f'{result["name"]}.csv', index=False)
-            plot.save(plot_validation.target(result), folder / f'{result["name"]}.png')
-        plot.save(plot_validation.all_targets(results), folder / 'validation.png')
+            style.save(plot_validation.target(result), folder / f'{result["name"]}.png')
+        style.save(plot_validation.all_targets(results), folder / 'validation.png')
     except OSError as error:
         raise ConfigError(f'--report {folder}: cannot be written ({error.strerror})') from None
     print(f'tables and figures in {folder}', file=sys.stderr)

@@ -74,6 +74,7 @@ class VhostDev:
     started: bool = False
     log_enabled: bool = False
     log: Log | None = None
+    migration_bitmap: npt.NDArray[np.bool_] | None = None  # by page, while a migration has one
     forget_base: bool = False  # what GET_VRING_BASE says is lost, to see what it is good for
     notifiers: dict[str, EventFd] = field(default_factory=dict)
     fds: int = 15
@@ -280,6 +281,9 @@ class VhostDev:
         yield from self.vm.control.pay(self.log.words * self.vm.control.costs.log_word)
         there = self.vm.machine.dirty_log
         self.log.synced += int(np.bitwise_count(there).sum())
+        if self.migration_bitmap is not None:
+            bits = np.unpackbits(there, bitorder='little')[: self.migration_bitmap.size]
+            self.migration_bitmap |= bits.astype(bool)
         there[:] = 0
 
     # ---- small things

@@ -1,0 +1,238 @@
+"""The source's migration thread up to the switch-over: QEMU's pre-copy loop.
+
+migration/migration.c (migration_thread, migration_iteration_run, migration_update_counters) and
+migration/ram.c (ram_save_setup, ram_save_iterate, migration_bitmap_sync_precopy):
+
+    setup      every bit of RAM set, then dirty logging on (KVM's, vhost's), then a first sync
+    iterate    pages are sent, for 50 ms at most, until the slice of 100 ms has had its share of
+               max-bandwidth
+    every 100 ms   bandwidth = bytes sent / time; threshold = bandwidth * downtime-limit
+    pending below the threshold   the bitmaps are synced; if it still is, the switch-over
+
+Beside the loop, with auto-converge: a sync that finds more dirtied than throttle-trigger-threshold
+allows slows the vCPUs down, from the second time on.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from sim import agents, guest, layout, vring
+from sim.control.clock import Action
+from sim.control.power import Host
+from sim.driver.plan import HEADER_STRIDE
+from sim.formats.migration_keys import Migration
+from sim.layout import PAGE_SIZE
+from sim.machine import Machine
+from sim.migrate.link import Link
+from sim.migrate.ram import PAGE_ON_WIRE, Ram
+from sim.migrate.throttle import Throttle
+from sim.units import cycles_to_ns, ns_to_cycles
+
+SLICE_NS = 100_000_000  # BUFFER_DELAY, and how often the counters are updated
+ITERATION_NS = 50_000_000  # MAX_WAIT of ram_save_iterate()
+SYNC_PERIOD_NS = 1_000_000_000  # statistics and auto-converge look at syncs this far apart
+CHUNK = 64  # pages between two looks at the clock
+
+
+class NotConvergingError(Exception):
+    """The migration does not come to its end, and is cancelled."""
+
+
+@dataclass(kw_only=True)
+class Counters:
+    """What `info migrate` says. Times in cycles, sizes in bytes."""
+
+    setup_time: int = 0
+    dirty_sync_count: int = 0
+    dirty_pages_rate: float = 0.0  # pages per second
+    dirty_bytes_last_sync: int = 0
+    bandwidth: float = 0.0  # bytes per second, as measured
+    threshold: float = 0.0
+    iterations: int = 0
+    history: list[tuple[int, int]] = field(default_factory=list)  # (cycle, pending) at each sync
+
+    @property
+    def expected_downtime_s(self) -> float | None:
+        """What the last sync found, over the bandwidth; None where none was measured."""
+        return self.dirty_bytes_last_sync / self.bandwidth if self.bandwidth else None
+
+
+class Precopy:
+    """The loop over one source host."""
+
+    def __init__(self, host: Host, plan: Migration, ram: Ram, link: Link, cpu_hz: int) -> None:
+        self.host = host
+        self.control = host.control
+        self.plan = plan
+        self.ram = ram
+        self.link = link
+        self.hz = cpu_hz
+        self.counters = Counters()
+        self.throttle = Throttle(host.vm, host.control, cpu_hz)
+        self.began = 0
+        self._written: npt.NDArray[np.bool_] = np.zeros(ram.io_dirty.size, dtype=bool)
+        self._period = (0, 0)  # start of the statistics' period, bytes sent by then
+        self._period_dirty = 0
+        self._triggered = 0
+
+    def _cycles(self, ns: int) -> int:
+        return int(ns_to_cycles(ns, self.hz))
+
+    # ---- the loop
+
+    def setup(self) -> Action:
+        """ram_save_setup(): 0, or the negative errno of vhost where logging does not start."""
+        control, costs = self.control, self.control.costs
+        self.began = self.ram.hits_until = control.now
+        yield from control.pay(costs.migration_setup)
+        self.host.device.dev.migration_bitmap = self._written
+        if self.plan.without != 'kvm_log':
+            control.machine.log_vcpus(True)
+        if self.plan.without != 'vhost_log':
+            answer = yield from self.host.device.dev.set_log(True)
+            if answer < 0:
+                return answer
+        yield from self.sync()
+        self.counters.setup_time = control.now - self.began
+        return 0
+
+    def run(self) -> Action:
+        """Until what is left fits the downtime-limit. Errors: LinkError, NotConvergingError."""
+        ram, counters, control = self.ram, self.counters, self.control
+        rate = self.plan.max_bandwidth
+        quota = rate * SLICE_NS // 10**9 if rate else None
+        slice_at, slice_sent = control.now, self.link.sent
+        self._period = control.now, self.link.sent
+        while True:
+            pending = ram.pending
+            if pending == 0 or pending < counters.threshold:
+                yield from self.sync()
+                if ram.pending <= counters.threshold:
+                    return
+            self._patience()
+            left = None if quota is None else max(0, quota - (self.link.sent - slice_sent))
+            if left != 0 and ram.dirty_pages:
+                yield from self._iterate(left)
+            end = slice_at + self._cycles(SLICE_NS)
+            spent = quota is not None and self.link.sent - slice_sent >= quota
+            if control.now < end and (spent or not ram.dirty_pages):
+                yield control.env.timeout(end - control.now)
+            if control.now >= end:
+                self._update(control.now - slice_at, self.link.sent - slice_sent)
+                slice_at, slice_sent = control.now, self.link.sent
+
+    def _update(self, cycles: int, sent: int) -> None:
+        """migration_update_counters()."""
+        counters, plan = self.counters, self.plan
+        counters.bandwidth = sent * self.hz / cycles
+        switchover = plan.avail_switchover_bandwidth or counters.bandwidth
+        counters.threshold = switchover * plan.downtime_limit / 10**9
+
+    def _iterate(self, most: int | None) -> Action:
+        """ram_save_iterate(): at most so many bytes, and for 50 ms at most."""
+        ram, control = self.ram, self.control
+        self.counters.iterations += 1
+        end = control.now + self._cycles(ITERATION_NS)
+        pages_left = ram.dirty_pages if most is None else -(-most // PAGE_ON_WIRE)
+        while pages_left > 0 and control.now < end:
+            pages = ram.next_io(min(CHUNK, pages_left))
+            if pages.size:
+                ram.send_io(pages)
+                yield from self.link.send(PAGE_ON_WIRE * len(pages))
+                pages_left -= len(pages)
+                continue
+            room = max(CHUNK, (end - control.now) * self.link.bandwidth // self.hz // PAGE_ON_WIRE)
+            count = min(pages_left, room, ram.rest_dirty)
+            if count == 0:
+                return
+            ram.send_rest(count)
+            yield from self.link.send(PAGE_ON_WIRE * count)
+            pages_left -= count
+
+    def _patience(self) -> None:
+        waited = self.control.now - self.began
+        if waited <= self._cycles(self.plan.give_up):
+            return
+        counters = self.counters
+        raise NotConvergingError(
+            f'does not converge: after {cycles_to_ns(waited, self.hz) / 1e9:.0f} s and '
+            f'{counters.dirty_sync_count} syncs {self.ram.pending >> 20} MiB are pending, '
+            f'{counters.threshold / 2**20:.0f} MiB would fit downtime_limit at '
+            f'{counters.bandwidth / 2**20:.0f} MiB/s; raise downtime_limit or max_bandwidth, or '
+            'switch auto_converge on'
+        )
+
+    # ---- the bitmaps
+
+    def sync(self) -> Action:
+        """migration_bitmap_sync(): what KVM's and the vhost's logs say goes into the bitmap."""
+        control, counters, ram = self.control, self.counters, self.ram
+        yield from control.pay(-(-(ram.rest + ram.io_dirty.size) // 64) * control.costs.bitmap_word)
+        if self.host.device.dev.started:
+            yield from self.host.device.dev.sync_log()
+        self._note_control_queues()
+        there = control.machine.vcpu_log
+        self._written |= _bits(there, self._written.size)
+        there[:] = 0
+        ram.guest_ran(control.now, self.throttle.share)
+        dirtied = ram.sync(self._written)
+        self._written[:] = False
+        counters.dirty_sync_count += 1
+        counters.dirty_bytes_last_sync = ram.pending
+        counters.history.append((control.now, ram.pending))
+        self._statistics(dirtied)
+
+    def _note_control_queues(self) -> None:
+        """Control and event queue count as written by the vCPUs at every sync: they are few pages,
+        and what the driver does there is not followed write by write.
+        """
+        machine = self.control.machine
+        if machine.st[int(agents.H_KVM_LOG)]:
+            for at, size in control_memory(machine):
+                first, last = at // PAGE_SIZE, (at + size - 1) // PAGE_SIZE
+                self._written[first : last + 1] = True
+
+    def _statistics(self, dirtied: int) -> None:
+        """migration_bitmap_sync(): rate and auto-converge, over periods of a second."""
+        now = self.control.now
+        since, sent = self._period
+        self._period_dirty += dirtied
+        if now - since <= self._cycles(SYNC_PERIOD_NS):
+            return
+        bytes_dirtied, bytes_sent = self._period_dirty * PAGE_SIZE, self.link.sent - sent
+        self.counters.dirty_pages_rate = self._period_dirty * self.hz / (now - since)
+        self._period, self._period_dirty = (now, self.link.sent), 0
+        if not self.plan.auto_converge:
+            return
+        if bytes_dirtied > bytes_sent * self.plan.throttle_trigger_threshold / 100:
+            self._triggered += 1
+            if self._triggered >= 2:
+                self._triggered = 0
+                self.throttle.up(
+                    self.plan.cpu_throttle_initial,
+                    self.plan.cpu_throttle_increment,
+                    self.plan.max_cpu_throttle,
+                )
+
+
+def control_memory(machine: Machine) -> list[tuple[int, int]]:
+    """(address, bytes) of what control and event queue have in guest memory."""
+    events = layout.EVENT_SIZE * guest.EVENT_BUFFERS
+    found = [
+        (machine.field(machine.event_work, guest.W_MEMORY), events),
+        (machine.field(machine.error_handler, guest.W_MEMORY), HEADER_STRIDE),
+        (machine.field(machine.guest_vqs[layout.VQ_CONTROL], guest.G_TABLES), 64),
+    ]
+    for driver in machine.drivers[: layout.VQ_REQUEST_FIRST]:
+        num = machine.field(driver, vring.D_NUM)
+        found += [
+            (machine.field(driver, vring.D_DESC), 16 * num),
+            (machine.field(driver, vring.D_AVAIL), 6 + 2 * num),
+        ]
+    return found
+
+
+def _bits(bitmap: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.bool_]:
+    return np.unpackbits(bitmap, bitorder='little')[:count].astype(bool)

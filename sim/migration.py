@@ -1,0 +1,473 @@
+"""A live migration: pre-copy, switch-over in QEMU's order, the destination, and what came of it.
+
+migration/migration.c, hw/virtio/virtio.c. The source is the run's own machine; at the hand-over the
+guest goes on in a second one (sim.migrate.handover), whose engine continues the clock:
+
+    source       setup | iterations until the rest fits the downtime-limit | the policy's lead |
+                 the stop (sim.control.halves) | ram_rest | state_save | transfer
+    destination  state_load | the start | the vCPUs run
+
+From the pause of the vCPUs on the source to their resumption on the destination every cycle is
+charged to exactly one of PHASES. Whatever fails before the hand-over leaves the VM running on the
+source; after it that takes the return path, over which the source hears of it.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sim import costs
+from sim.analysis import frame
+from sim.config import Config, from_effective
+from sim.control import felt, hotplug, vmstate
+from sim.control.clock import Action
+from sim.control.costs import control_of_config
+from sim.control.halves import lead_in, start_half, stop_half
+from sim.control.power import Host, at_once, make_host, switch_on
+from sim.control.stop_checks import Watch, in_flight
+from sim.control.stop_policy import Policy, policy_named
+from sim.control.vm import VmExitError
+from sim.device import NOT_MIGRATABLE
+from sim.engine import ENGINES, Engine
+from sim.errors import ConfigError
+from sim.features import STACKS
+from sim.formats.migration_keys import Migration
+from sim.formats.qemu import parse_device
+from sim.machine import Machine, Words, build
+from sim.migrate import checks, handover
+from sim.migrate.link import Link, LinkError
+from sim.migrate.precopy import NotConvergingError, Precopy
+from sim.migrate.ram import PAGE_ON_WIRE, Ram
+from sim.run import Phases, Result, finish, prepare
+from sim.units import cycles_to_ns, ns_to_cycles
+
+PHASES = (
+    'vcpu_pause', 'drain', 'log_sync', 'ring_base', 'ram_rest', 'state_save', 'transfer',
+    'state_load', 'device_start', 'endpoint', 'vcpu_resume',
+)  # fmt: skip
+OTHER_STATE = 200_000  # bytes of the stream that are not this device: CPUs, PCI, timers
+
+
+@dataclass
+class Departure:
+    """What has left the source."""
+
+    at: int
+    state: bytes
+    watch: Watch
+
+
+@dataclass
+class Migrating:
+    """One migration: who takes part, and what is known of it so far. Times in cycles."""
+
+    config: Config
+    plan: Migration
+    policy: Policy
+    source: Engine
+    phases: Phases
+    host: Host
+    fresh: Machine  # the destination's machine as it was built
+    there: Config
+    ram: Ram
+    link: Link
+    precopy: Precopy
+    media_at_start: Words | None = None
+    arrived: Engine | None = None
+    arrived_host: Host | None = None
+    departure: Departure | None = None
+    outcome: str = 'not begun'
+    began: int = 0
+    downtime_start: int | None = None
+    stream_end: int | None = None
+    resumed_at: int | None = None
+    in_flight: int = 0
+    unfetched: int = 0
+    open_serials: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    watch: Watch | None = None
+    stale: int = 0
+    sentences: list[str] = field(default_factory=list)
+    findings: list[str] = field(default_factory=list)
+
+    @property
+    def hz(self) -> int:
+        """Cycles per second."""
+        return self.config.host.cpu_hz
+
+    def cycles(self, ns: int) -> int:
+        """Cycles in so many ns."""
+        return int(ns_to_cycles(ns, self.hz))
+
+    # ---- the source
+
+    def outbound(self) -> Action:
+        """The source's half, whatever becomes of it; `departure` is there if it went well."""
+        control = self.host.control
+        yield control.env.timeout(self.cycles(self.plan.at))
+        self.began = control.now
+        if self.plan.storage == 'copied_early' or self.plan.without == 'disk':
+            self.media_at_start = control.machine.media.copy()
+        try:
+            yield from self._source()
+        except VmExitError as end:
+            self.outcome = f'QEMU exits: {end}'
+        except (LinkError, NotConvergingError) as error:
+            yield from self.fail_on_source(str(error))
+
+    def _source(self) -> Action:
+        control = self.host.control
+        answer = yield from self.precopy.setup()
+        if answer < 0:
+            yield from self.fail_on_source(f'vhost: failed to start logging ({answer})')
+            return
+        yield from self.precopy.run()
+        yield from self.precopy.throttle.stop()
+        yield from lead_in(self.host, self.policy)
+        yield control.env.timeout(self.cycles(self.plan.lead))
+        if self.phases.over:
+            self.findings.append(
+                'the jobs were done before the switch-over: nothing was in flight; give them more '
+                'to do (workload.number_ios, workload.runtime)'
+            )
+        self.downtime_start = control.now
+        if self.plan.without == 'order':
+            control.enter('vcpu_pause')
+            yield from self.host.vm.pause_all_vcpus()
+        else:
+            self.watch = yield from stop_half(
+                self.host, self.policy, gap=self.cycles(self.plan.gap), look=self._look
+            )
+        yield from self._switch_over()
+
+    def _look(self, watch: Watch) -> None:
+        """What is where when the device is about to be stopped."""
+        self.watch = watch
+        rows = frame.trace_rows(self.source.machine)
+        self.open_serials, self.unfetched = felt.open_requests(rows)
+        self.in_flight = in_flight(self.host)
+
+    def _switch_over(self) -> Action:
+        """migration_completion_precopy() once the VM has stopped."""
+        control, ram, link = self.host.control, self.ram, self.link
+        control.enter('ram_rest')
+        if self.plan.without != 'final_sync':
+            yield from self.precopy.sync()
+        while (pages := ram.next_io(len(ram.io_dirty))).size:
+            ram.send_io(pages)
+            yield from link.send(PAGE_ON_WIRE * len(pages))
+        rest = ram.rest_dirty
+        ram.send_rest(rest)
+        yield from link.send(PAGE_ON_WIRE * rest)
+        control.enter('state_save')
+        state = vmstate.save(self.host.device)
+        yield from control.pay(control.costs.state_save)
+        control.enter('transfer')
+        yield from link.send(len(state) + OTHER_STATE)
+        self.stream_end = control.now
+        yield from link.arrive()
+        control.enter(None)
+        self.departure = Departure(control.now, state, self.watch or Watch(self.host))
+
+    def fail_on_source(self, why: str) -> Action:
+        """migration_iteration_finish() of a migration that failed: the VM goes on where it was."""
+        control = self.host.control
+        control.machine.log_vcpus(False)
+        yield from self.precopy.throttle.stop()
+        if self.downtime_start is not None:
+            yield from start_half(self.host, self.policy, self.watch)
+            self.resumed_at = control.now
+        yield from self.host.device.dev.set_log(False)
+        self.outcome = f'failed, running on the source: {why}'
+
+    # ---- the destination
+
+    def arrive(self) -> None:
+        """The destination's machine and host, with what has been sent; nothing has run there."""
+        assert self.departure is not None
+        source, now, plan = self.source.machine, self.departure.at, self.plan
+        media = source.media
+        if self.media_at_start is not None:
+            media = self.media_at_start
+        elif plan.storage == 'copied':
+            media = source.media.copy()
+        moved = plan.target_state and plan.without != 'target_state'
+        machine = handover.arrive(
+            source, self.fresh, self.ram.memory.copy(), media,
+            shared=media is source.media
+            and handover.is_idle(source, handover.host_slots(source)),
+            target_state=moved,
+        )  # fmt: skip
+        pages, self.stale = checks.stale_pages(source, machine.mem, now)
+        self.sentences += [
+            *pages,
+            *checks.medium(source, media, now),
+            *checks.target_state(source, machine, now),
+        ]
+        engine = ENGINES[self.config.run.engine](machine, now)
+        self.phases = Phases(engine, self.there, self.phases)
+        hotplug.start(engine, self.there)
+        lio = self.host.lio if plan.local else None
+        host = make_host(engine, self.there, instant=True, lio=lio)
+        at_once(host.device.realize())
+        host.vm.running = False
+        host.file.gated = self.policy.name == 'gate'  # SET_ENDPOINT then looks into the rings
+        host.device.parent_obj.host_features = self.there.agreed.offered
+        host.control.start(control_of_config(self.there))
+        self.arrived, self.arrived_host = engine, host
+        if not handover.is_idle(source, handover.host_slots(source)):
+            handover.haunt(engine, self.source)
+
+    def inbound(self) -> Action:
+        """The destination's half: load, start, run."""
+        host, departure = self.arrived_host, self.departure
+        assert host is not None
+        assert departure is not None
+        control = host.control
+        try:
+            control.enter('state_load')
+            yield from control.pay(control.costs.state_load)
+            if self.plan.without != 'state':
+                mem = control.machine.mem
+                self.sentences += vmstate.load(host.device, departure.state, mem)
+            self.sentences += checks.device_state(self.host.device, host.device, control.now)
+            yield from control.pay(control.costs.incoming_end)
+            yield from start_half(host, self.policy)
+        except vmstate.LoadError as error:
+            control.enter(None)
+            self.outcome = f'load of migration failed: {error}'
+        except VmExitError as error:
+            control.enter(None)
+            self.outcome = f'QEMU exits on the destination: {error}'
+        else:
+            self.resumed_at = control.now
+            self.outcome = 'ok'
+
+    def back_home(self) -> Action:
+        """The source hears over the return path that the destination has failed, and goes on."""
+        assert self.arrived is not None
+        control = self.host.control
+        yield control.env.timeout(int(self.arrived.env.now) - control.now + self.link.latency)
+        yield from self.fail_on_source(self.outcome)
+
+
+# ------------------------------------------------------------------------------------- a migration
+
+
+def migrate(
+    config: Config, look: Callable[[Result, Migrating], None] | None = None
+) -> dict[str, Any]:
+    """Run a config with a migration in it. `look` is shown what came of it.
+
+    Errors: ConfigError where the device blocks migration, or nothing can be migrated like this.
+    """
+    began = time.perf_counter()
+    move = begin(config)
+    process = move.source.env.process(move.outbound())
+    move.source.run(process)
+    engine = carry_over(move)
+    engine.run()
+    result = finish(config, engine, began)
+    if look is not None:
+        look(result, move)
+    return report(move, result)
+
+
+def begin(config: Config) -> Migrating:
+    """Both ends of a migration, at time zero."""
+    if config.migration is None:
+        sections = config.effective()
+        config = from_effective({**sections, 'migration': {'at': '10ms'}})
+    plan = config.migration
+    assert plan is not None
+    check(config, plan)
+    there = destination_of(config)
+    engine, phases = prepare(replace(config, migration=plan))
+    host = switch_on(engine, config)
+    fresh = build(there, costs.of_config(there))
+    handover.check_alike(engine.machine, fresh)
+    hz = config.host.cpu_hz
+    ram = Ram(engine.machine, size=plan.ram, rate=plan.dirty_rate, hot_set=plan.hot_set, cpu_hz=hz)
+    latency = int(ns_to_cycles(plan.link_latency, hz))
+    link = Link(host.control, plan.link_bandwidth, latency, hz)
+    return Migrating(
+        config=config,
+        plan=plan,
+        policy=policy_named(plan.policy, plan.lead),
+        source=engine,
+        phases=phases,
+        host=host,
+        fresh=fresh,
+        there=there,
+        ram=ram,
+        link=link,
+        precopy=Precopy(host, plan, ram, link, hz),
+    )
+
+
+def carry_over(move: Migrating) -> Engine:
+    """After the source's half: the engine on which the VM goes on, ready to run."""
+    if move.departure is None:
+        return move.source
+    move.arrive()
+    engine = move.arrived
+    assert engine is not None
+    engine.run(engine.env.process(move.inbound()))
+    if move.outcome == 'ok':
+        return engine
+    if move.plan.return_path:
+        move.source.run(move.source.env.process(move.back_home()))
+        return move.source
+    return engine
+
+
+def destination_of(config: Config) -> Config:
+    """The config of the destination."""
+    plan = config.migration
+    assert plan is not None
+    host = replace(config.host, kernel=plan.to_kernel)
+    sections = replace(config, host=host, migration=None).effective()  # what that kernel knows of
+    sections['qemu'] = {**sections['qemu'], 'version': plan.to_qemu}
+    if plan.to_device:
+        driver = config.device.driver
+        table, _ = parse_device(f'{driver},{plan.to_device}')
+        given = {name: value for name, value in table.items() if name != 'driver'}
+        sections['device'] = {**sections['device'], **given}
+    return from_effective(sections)
+
+
+def check(config: Config, plan: Migration) -> None:
+    """What cannot be migrated, or not like this. Errors: ConfigError."""
+    if config.run.record != 'full':
+        raise ConfigError(
+            f'run.record={config.run.record}: a migration looks at every request; use '
+            'run.record=full'
+        )
+    if STACKS[config.device.driver] != 'vhost-scsi':
+        raise ConfigError(
+            f'device.driver={config.device.driver}: the migration of kernel vhost-scsi is '
+            'modelled, not its; use vhost-scsi-pci'
+        )
+    if not config.device.migratable:
+        raise ConfigError(f'device.migratable=off: {NOT_MIGRATABLE}')
+    if config.tmfs or any(lun.disk.kind == 'python' for lun in config.disks):
+        raise ConfigError(
+            'migration: neither [[tmf]] tables nor disks written in Python can be handed over; '
+            'take them out'
+        )
+
+
+# -------------------------------------------------------------------------------------- the report
+
+
+def report(move: Migrating, result: Result) -> dict[str, Any]:
+    """What `sim migrate` prints: see docs/reference/migration.md."""
+    hz, counters = move.hz, move.precopy.counters
+    control = move.host.control
+    there = move.arrived_host
+    spent = dict(control.clock.spent)
+    if there is not None:
+        for name, cycles in there.control.clock.spent.items():
+            spent[name] = spent.get(name, 0) + cycles
+    rows = frame.trace_rows(result_machine(move))
+
+    def ms(cycles: float | None) -> float | None:
+        return None if cycles is None else round(cycles * 1e3 / hz, 6)
+
+    def ns(cycles: int | None) -> int | None:
+        return None if cycles is None else int(cycles_to_ns(cycles, hz))
+
+    end = downtime_end(move)
+    start = move.downtime_start
+    down = None if start is None or end is None else end - start
+    outcome, findings, violations = explained(move, rows, result)
+    cleared = [c.duration for c in control.calls if c.name == 'VHOST_SCSI_CLEAR_ENDPOINT']
+    expected = counters.expected_downtime_s
+    felt_from = start if start is not None else 0
+    resumed = move.resumed_at
+    return {
+        'id': result.report['id'],
+        'digest': result.report['digest'],
+        'outcome': outcome,
+        'policy': move.policy.name,
+        'downtime_ms': ms(down),
+        'expected_downtime_ms': None if expected is None else round(expected * 1e3, 6),
+        'setup_time_ms': ms(counters.setup_time),
+        'total_time_ms': ms(None if end is None else end - move.began),
+        'dirty_sync_count': counters.dirty_sync_count,
+        'dirty_pages_rate': round(counters.dirty_pages_rate, 1),
+        'transferred_bytes': move.link.sent,
+        'mbps': round(counters.bandwidth * 8 / 1e6, 3),
+        'phases_ns': felt.phases_ns(spent, PHASES, hz),
+        'vm_stopped_ns': ns(None if start is None or resumed is None else resumed - start),
+        'blackout_ns': felt.blackout(rows, felt_from, resumed, hz),
+        'first_completion_ns': ns(felt.first_completion(rows, resumed)),
+        'clear_endpoint_ns': ns(cleared[-1]) if cleared else None,
+        'in_flight_at_stop': move.in_flight,
+        'unfetched_at_stop': move.unfetched,
+        'responses': felt.responses(rows, move.open_serials),
+        **felt.slow(rows, hz),
+        'stale_pages': move.stale,
+        'throttle': [[ns(at), percent] for at, percent in move.precopy.throttle.history],
+        'violations': violations,
+        'findings': findings,
+        'expected': move.policy.breaks,
+        'hypothetical': hypothetical(move, result),
+        'config': move.config.effective(),
+    }  # fmt: skip
+
+
+def result_machine(move: Migrating) -> Machine:
+    """Where the VM was at the end."""
+    on_source = move.arrived is None or move.outcome.startswith('failed, running on the source')
+    return move.source.machine if on_source or move.arrived is None else move.arrived.machine
+
+
+def downtime_end(move: Migrating) -> int | None:
+    """QEMU's: the stream is out or, with the return path, the destination has said that it runs."""
+    if move.outcome != 'ok':
+        return None
+    if not move.plan.return_path:
+        return move.stream_end
+    assert move.resumed_at is not None
+    return move.resumed_at + move.link.latency
+
+
+def explained(
+    move: Migrating, rows: npt.NDArray[np.int64], result: Result
+) -> tuple[str, list[str], list[str]]:
+    """Outcome, findings, and the violations that no finding explains."""
+    outcome, findings = move.outcome, list(move.findings)
+    if outcome == 'ok' and (rows[:, felt.COLUMN['t_complete']] == 0).any():
+        outcome = 'hung'
+    elif outcome == 'ok' and not np.isin(rows[:, felt.COLUMN['outcome']], felt.FINE).all():
+        outcome = 'errors'
+    ended = 'QEMU exits' in outcome or outcome.startswith('load of migration failed')
+    left = felt.stranded(rows)
+    lost = move.arrived is not None and outcome.startswith(('load of', 'QEMU exits on'))
+    if lost:
+        move.sentences.append(
+            'ownership: the VM runs on neither side: the source was told of no failure; '
+            'migration.return_path=on would have told it'
+        )
+    if ended:
+        findings.append('liveness: the VM has ended; its requests are never answered')
+    elif outcome == 'hung' and left is not None and not move.policy.breaks:
+        findings.append(left)
+    run = result.violations
+    if findings:
+        unfinished = ('conservation', 'end', "Little's law")
+        run = [sentence for sentence in run if not sentence.startswith(unfinished)]
+    watched = move.watch.found() if move.watch is not None else []
+    return outcome, findings, [*watched, *move.sentences, *run]
+
+
+def hypothetical(move: Migrating, result: Result) -> list[str]:
+    """What no real stack does."""
+    policy = move.policy
+    mine = [f'stop policy {policy.name}: {policy.what}'] if policy.hypothetical else []
+    found: list[str] = result.report['hypothetical']
+    return [*found, *mine]
