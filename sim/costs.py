@@ -16,6 +16,7 @@ import difflib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,13 @@ class Costs:
 def load_preset(name: str) -> Preset:
     """Read a preset by name or by path of a .toml file. Errors: ConfigError, one line."""
     path = Path(name) if name.endswith('.toml') else preset_folder() / f'{name}.toml'
+    when = path.stat().st_mtime_ns if path.is_file() else 0
+    return _read_preset(name, path, when)
+
+
+@lru_cache(maxsize=8)
+def _read_preset(name: str, path: Path, when: int) -> Preset:
+    """`when` the file was changed last; nobody changes a preset that has been read."""
     if not path.is_file():
         known = ', '.join(sorted(p.stem for p in preset_folder().glob('*.toml')))
         raise ConfigError(f'run.preset: no preset {name!r}; known: {known}, or a path to a .toml')

@@ -111,21 +111,32 @@ class Migrating:
         self.began = control.now
         if self.plan.storage == 'copied_early' or self.plan.without == 'disk':
             self.media_at_start = control.machine.media.copy()
+        yield from self._guarded(self._source())
+
+    def depart(self) -> Action:
+        """The end of the source's half: pre-copy has done its work, the switch-over begins now."""
+        self.began = self.host.control.now
+        yield from self._guarded(self._leave())
+
+    def _guarded(self, action: Action) -> Action:
         try:
-            yield from self._source()
+            yield from action
         except VmExitError as end:
             self.outcome = f'QEMU exits: {end}'
         except (LinkError, NotConvergingError) as error:
             yield from self.fail_on_source(str(error))
 
     def _source(self) -> Action:
-        control = self.host.control
         answer = yield from self.precopy.setup()
         if answer < 0:
             yield from self.fail_on_source(f'vhost: failed to start logging ({answer})')
             return
         yield from self.precopy.run()
         yield from self.precopy.throttle.stop()
+        yield from self._leave()
+
+    def _leave(self) -> Action:
+        control = self.host.control
         yield from lead_in(self.host, self.policy)
         yield control.env.timeout(self.cycles(self.plan.lead))
         if self.phases.over:
@@ -289,7 +300,15 @@ def begin(config: Config) -> Migrating:
     host = switch_on(engine, config)
     fresh = build(there, costs.of_config(there))
     handover.check_alike(engine.machine, fresh)
-    hz = config.host.cpu_hz
+    return meet(config, engine, phases, host, fresh, there)
+
+
+def meet(
+    config: Config, engine: Engine, phases: Phases, host: Host, fresh: Machine, there: Config
+) -> Migrating:
+    """A migration of the VM on `engine` to a host of the config `there`, with machine `fresh`."""
+    plan, hz = config.migration, config.host.cpu_hz
+    assert plan is not None
     ram = Ram(engine.machine, size=plan.ram, rate=plan.dirty_rate, hot_set=plan.hot_set, cpu_hz=hz)
     latency = int(ns_to_cycles(plan.link_latency, hz))
     link = Link(host.control, plan.link_bandwidth, latency, hz)

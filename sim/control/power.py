@@ -97,14 +97,17 @@ def boot(host: Host, config: Config) -> Action:
     yield from host.device.set_status(DRIVER_STATUS)
 
 
-def switch_on(engine: Engine, config: Config) -> Host:
+def switch_on(engine: Engine, config: Config, *, logging: bool = False) -> Host:
     """A machine of sim.machine.build with its device realized and started, at no cost.
 
-    From then on control takes its time.
+    `logging`: and with dirty logging on, KVM's and vhost's. From then on control takes its time.
     """
     host = make_host(engine, config, instant=True)
     at_once(host.device.realize())
     at_once(boot(host, config))
+    if logging:
+        engine.machine.log_vcpus(True)
+        at_once(host.device.dev.set_log(True))
     host.control.start(control_of_config(config))
     return host
 

@@ -82,12 +82,16 @@ class Precopy:
 
     # ---- the loop
 
+    def join(self) -> None:
+        """From now on what the logs say is this migration's; logging itself is not switched."""
+        self.began = self.ram.hits_until = self.control.now
+        self.host.device.dev.migration_bitmap = self._written
+
     def setup(self) -> Action:
         """ram_save_setup(): 0, or the negative errno of vhost where logging does not start."""
         control, costs = self.control, self.control.costs
-        self.began = self.ram.hits_until = control.now
+        self.join()
         yield from control.pay(costs.migration_setup)
-        self.host.device.dev.migration_bitmap = self._written
         if self.plan.without != 'kvm_log':
             control.machine.log_vcpus(True)
         if self.plan.without != 'vhost_log':

@@ -39,6 +39,12 @@ class Ram:
         self.hits_until = 0
         self.sent_pages = 0
 
+    def has_received(self, memory: npt.NDArray[np.uint8]) -> None:
+        """All has been sent, I/O memory with this content; the logs know what is dirty since."""
+        self.memory[:] = memory
+        self.io_dirty[:] = False
+        self.hot_dirty = self.cold_dirty = 0
+
     # ---- what is dirty
 
     @property
