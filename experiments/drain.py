@@ -52,6 +52,8 @@ Point = tuple[dict[str, Any], dict[str, Any], int]  # its row so far, its sectio
 
 def points(quick: bool, first: int = 1) -> Iterator[Point]:
     """Every point of every series; seeds are counted from `first`."""
+    from sim.analysis.theory import mean_exponential_drain
+
     for depth in DEPTHS:
         work = {'iodepth': depth, 'number_ios': 2 * depth}
         row = {'series': 'depth', 'disk': 'parallel', 'iodepth': depth, 'theory_ms': 100 - STOP_MS}
@@ -66,7 +68,7 @@ def points(quick: bool, first: int = 1) -> Iterator[Point]:
                 target = DISK | {'service': '1ms', 'distribution': 'exponential', 'lanes': lanes}
                 count = depth + 20 * (depth if lanes > 1 else 1)
                 row = {'series': 'law', 'disk': disk, 'iodepth': depth, 'seed': seed}
-                row['theory_ms'] = sum(1 / i for i in range(1, depth + 1)) if lanes > 1 else depth
+                row['theory_ms'] = mean_exponential_drain(depth, 1.0, lanes)
                 work = {'iodepth': depth, 'number_ios': 2 * count}
                 yield row, {'workload': work, 'target': target}, 10 * MS
     for kernel, name, latency in (

@@ -30,6 +30,7 @@ SERIES = {True: 'EVENT_IDX on', False: 'EVENT_IDX off'}
 
 def experiment(options: argparse.Namespace) -> command.Outcome:
     """Run the sweep."""
+    from sim.analysis.bounds import said_by_theory
     from sim.sweep import load_report
 
     depths = DEPTHS_QUICK if options.quick else DEPTHS
@@ -49,7 +50,7 @@ def experiment(options: argparse.Namespace) -> command.Outcome:
         [row_of(*point, report) for point, report in zip(points, reports, strict=True)],
         command.violations(reports),
         {
-            'bounds': [bounds_of(at(depth, True)) | {'iodepth': depth} for depth in depths],
+            'theory': [said_by_theory(at(depth, True)) | {'iodepth': depth} for depth in depths],
             'places': dict(zip(points, places, strict=True)),
         },
     )
@@ -89,14 +90,6 @@ def in_us(ns: float | None) -> float | None:
     return None if ns is None else ns / 1e3
 
 
-def bounds_of(config: Any) -> dict[str, float]:
-    """Asymptotic bounds of a config: the most IOPS, the least latency."""
-    from sim.analysis.bounds import bounds
-
-    most_iops, least_s = bounds(config)
-    return {'iops_max': most_iops, 'latency_min_us': least_s * 1e6}
-
-
 def draw(outcome: command.Outcome, folder: Path) -> None:
     """Table and figures."""
     import pandas as pd
@@ -110,7 +103,7 @@ def draw(outcome: command.Outcome, folder: Path) -> None:
     table.drop(columns='stages_us').to_csv(folder / 'queue_depth.csv', index=False)
     what = describe(outcome.config)
     plot.save(
-        plot.throughput_latency(table, pd.DataFrame(outcome.more['bounds']), what),
+        plot.throughput_latency(table, pd.DataFrame(outcome.more['theory']), what),
         folder / 'throughput-latency.png',
     )
     tails = {}

@@ -62,6 +62,8 @@ def published() -> dict[tuple[str, str, int], int]:
 
 def experiment(options: argparse.Namespace) -> command.Outcome:
     """Run the sweep."""
+    from sim.analysis.bounds import bounds
+
     requests = REQUESTS_QUICK if options.quick else REQUESTS
 
     def at(series: str, workers: str, jobs: int) -> Any:
@@ -75,8 +77,8 @@ def experiment(options: argparse.Namespace) -> command.Outcome:
     reports = command.reports(options, configs)
     known = published()
     rows = [
-        row_of(*point, known.get(point), report)
-        for point, report in zip(points, reports, strict=True)
+        row_of(*point, known.get(point), report) | {'bound_iops': bounds(config)[0]}
+        for point, config, report in zip(points, configs, reports, strict=True)
     ]
     return command.Outcome(configs[0], rows, command.violations(reports))
 
@@ -123,6 +125,7 @@ def draw(outcome: command.Outcome, folder: Path) -> None:
         names=('simulated', 'published (M. Christie, 2021)'),
         labels=('fio jobs', 'thousand IOPS'),
         scale=1e3,
+        bound='bound_iops',
         title='vhost-scsi, 16 vCPUs, 16 virtqueues, randrw 4k: one worker or one per virtqueue',
     )
     plot.save(figure, folder / 'workers.png')

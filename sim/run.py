@@ -15,7 +15,7 @@ import pandas as pd
 
 import sim
 from sim import agents, component, costs, invariants, machine, recorder
-from sim.analysis import frame, measure, summary
+from sim.analysis import bounds, frame, measure, summary
 from sim.config import Config, load
 from sim.control import hotplug, resets, tasks
 from sim.engine import ENGINES, Engine
@@ -110,7 +110,9 @@ def run(
     if attend is not None:
         attend(engine, phases)
     engine.run()
-    return finish(config, engine, began, check=check, record_requests=record_requests)
+    return finish(
+        config, engine, began, check=check, record_requests=record_requests, table=costs_override
+    )
 
 
 def prepare(
@@ -135,14 +137,19 @@ def finish(
     *,
     check: bool = True,
     record_requests: bool = True,
+    table: costs.Costs | None = None,
 ) -> Result:
-    """What the run of an engine has left behind; `began` is its start by time.perf_counter()."""
+    """What the run of an engine has left behind; `began` is its start by time.perf_counter().
+
+    The bounds of theory are those of `table`, by default of the config's own costs.
+    """
     wall_seconds = time.perf_counter() - began
     world = engine.machine
     measured, requests = measure.of_run(world, config)
     violations = invariants.check(world) if check and record_requests else []
     report = _report(config, world, engine, measured, violations, wall_seconds)
     full = record_requests and config.run.record == 'full'
+    _hold_against_bounds(config, table, report, check=check)
     report['backlog_max'] = frame.backlog_max(requests) if full else None
     report['requests_above_30s'] = frame.overdue(requests) if full else None
     provenance = _provenance(config, report)
@@ -151,10 +158,20 @@ def finish(
         requests=requests,
         summary=frame.summary_frame(metrics_of(report), report['intervals']['values']),
         report=report,
-        violations=violations,
+        violations=report['violations'],
         provenance=provenance,
         histograms=None if config.run.record == 'full' else measure.histograms(measured),
     )
+
+
+def _hold_against_bounds(
+    config: Config, table: costs.Costs | None, report: dict[str, Any], *, check: bool
+) -> None:
+    """The checker that needs the report: did it do more than theory allows?"""
+    ran = check and not bounds.no_bounds(config, report)
+    report['checks']['ran' if ran else 'skipped'].append('bounds')
+    if ran:
+        report['violations'] += bounds.outside(config, table or costs.of_config(config), report)
 
 
 def start_actions(engine: Engine, config: Config) -> None:

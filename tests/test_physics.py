@@ -1,15 +1,15 @@
 """What must hold of any such system, whatever its costs: physics before golden numbers."""
 
 import dataclasses
-import math
 
 import numpy as np
 import pytest
 
-from sim import costs, reference_path
+from sim import agents, costs, reference_path
 from sim.analysis import bounds, theory
 from sim.config import load
-from sim.run import run
+from sim.disks.fields import D_SERVICE, S_MEAN
+from sim.run import finish, prepare, run
 
 EXPONENTIAL = {'kind': 'exponential', 'service': '60us', 'lanes': 8}
 
@@ -48,12 +48,23 @@ def test_without_cpu_costs_an_open_loop_is_the_queue_of_the_textbooks(utilisatio
         target={'kind': 'exponential', 'service': '60us', 'lanes': lanes},
         costs_override=free_costs(),
     )  # fmt: skip
-    offered = rate * service
-    terms = [offered**n / math.factorial(n) for n in range(lanes)]
-    last = offered**lanes / math.factorial(lanes) / (1 - utilisation)
-    waiting = last / (sum(terms) + last) / (lanes / service - rate)
-    assert result.report['latency_ns']['mean'] == pytest.approx((waiting + service) * 1e9, rel=0.03)
+    expected = theory.mmc_response(rate, service, lanes)
+    assert result.report['latency_ns']['mean'] == pytest.approx(expected * 1e9, rel=0.03)
     assert result.violations == []
+
+
+@pytest.mark.parametrize(('distribution', 'variation'), [('constant', 0), ('exponential', 1)])
+def test_without_cpu_costs_one_lane_is_an_mg1_queue(distribution, variation):
+    result = run(
+        workload={
+            'rate_iops': 12_000, 'rate_process': 'poisson', 'io_submit_mode': 'offload',
+            'iodepth': 512, 'number_ios': 60_000,
+        },
+        target={'kind': 'lanes', 'distribution': distribution, 'service': '60us', 'lanes': 1},
+        costs_override=free_costs(),
+    )  # fmt: skip
+    expected = theory.mg1_response(12_000, 60e-6, variation)
+    assert result.report['latency_ns']['mean'] == pytest.approx(expected * 1e9, rel=0.03)
 
 
 @pytest.mark.parametrize('kind', ['null', 'constant'])
@@ -64,6 +75,33 @@ def test_with_real_costs_it_stays_inside_the_asymptotic_bounds(kind, iodepth):
     most, least = bounds.bounds(config)
     assert report['iops'] <= most
     assert report['fio_lat_ns']['mean'] >= least * 1e9
+
+
+@pytest.mark.parametrize('target', [{'kind': 'null'}, {'kind': 'constant', 'service': '50us'}])
+@pytest.mark.parametrize('iodepth', [1, 64])
+def test_a_model_that_charges_too_little_is_caught_by_the_bounds(target, iodepth):
+    """The same run by a machine that forgets most of every cost, its disk too: it is too good."""
+    config = load(workload={'iodepth': iodepth, 'number_ios': 4000}, target=target)
+    table = costs.of_config(config)
+    few = {name: value // 10 for name, value in dataclasses.asdict(table).items()}
+    engine, _ = prepare(config, costs_override=costs.Costs(**few))
+    st = engine.machine.st
+    for slot in engine.machine.slots_of(agents.DISK):
+        disk = np.uint64(engine.machine.bases[slot])
+        st[np.uint64(st[disk + D_SERVICE]) + S_MEAN] //= 10
+    engine.run()
+    broken = finish(config, engine, 0.0)
+    assert [text for text in broken.violations if text.startswith('bounds: ')]
+    assert broken.report['violations'] == broken.violations
+    right = run(config)
+    assert right.violations == []
+    assert 'bounds' in right.report['checks']['ran']
+
+
+def test_what_ends_requests_early_is_not_held_against_the_bounds():
+    report = run(workload={'number_ios': 200, 'rw': 'randwrite', 'fsync': 8}).report
+    assert 'bounds' in report['checks']['skipped']
+    assert report['violations'] == []
 
 
 def test_a_null_target_is_a_lower_bound():

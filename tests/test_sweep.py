@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from sim import points, pools
@@ -524,3 +525,32 @@ def test_a_scheduler_that_does_not_answer_is_said_in_one_line(tmp_path, monkeypa
     where = ['--backend', 'dask', '--scheduler', 'tcp://127.0.0.1:1']
     assert main([*COMMAND, '--out', str(tmp_path), *where]) == 2
     assert 'no scheduler' in capsys.readouterr().err
+
+
+def test_the_figure_has_what_theory_says_and_words_along_x_where_there_are_no_numbers(tmp_path):
+    over = ['--over', 'target.kind=null,constant', '--set', 'workload.number_ios=200']
+    assert main(['sweep', *over, '--jobs', '1', '--out', str(tmp_path)]) == 0
+    assert (tmp_path / 'sweep.png').stat().st_size > 10_000
+
+
+def test_theory_is_drawn_once_where_all_lines_share_it():
+    from sim.analysis import plot_sweep
+    from sim.analysis.bounds import said_by_theory
+
+    points = [(depth, idx) for depth in (1, 8, 64) for idx in ('on', 'off')]
+    table = pd.DataFrame(
+        [{'depth': str(d), 'idx': i, 'iops': 9e4, 'fio_lat_us': 90.0} for d, i in points]
+    )
+    theory = pd.DataFrame([said_by_theory(load(workload={'iodepth': d})) for d, _ in points])
+    figure = plot_sweep.sweep(table, theory, ['depth', 'idx'], 'a sweep')
+    left, right = (axes.get_legend_handles_labels()[1] for axes in figure.axes)
+    bounds = ['asymptotic bound', 'mean-value analysis']
+    assert sorted(left) == sorted(['idx=on', 'idx=off', 'balanced bounds', *bounds])
+    assert sorted(right) == sorted(['idx=on', 'idx=off', *bounds])
+
+
+def test_a_run_outside_the_bounds_fails_the_sweep(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr('sim.analysis.bounds.minimal_demands', lambda *_: [(2.6e9, 1)])
+    over = ['--over', 'workload.iodepth=1,2', '--set', 'workload.number_ios=200']
+    assert main(['sweep', *over, '--jobs', '1', '--out', str(tmp_path)]) == 1
+    assert capsys.readouterr().err.count('violation: ') >= 2

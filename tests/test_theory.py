@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.analysis.theory import Station, asymptotic_bounds, delay, littles_law_gap, mva
+from sim.analysis.theory import (
+    Station,
+    asymptotic_bounds,
+    balanced_bounds,
+    delay,
+    drain_time,
+    littles_law_gap,
+    mean_exponential_drain,
+    mg1_response,
+    mmc_response,
+    mva,
+)
 
 demands = st.floats(min_value=1e-6, max_value=1e-2)
 stations = st.lists(
@@ -189,3 +200,56 @@ def test_littles_law_gap_is_a_share_of_the_population():
 def test_nonsense_is_refused(ask):
     with pytest.raises(ValueError):
         ask()
+
+
+@given(st.integers(1, 60), st.lists(demands, min_size=1, max_size=5), st.sampled_from([0.0, 3e-3]))
+def test_balanced_bounds_enclose_mva_and_lie_within_the_asymptotic_ones(population, each, delay_s):
+    throughput = mva(population, [*map(Station, each), delay(delay_s)]).throughput_per_s
+    least, most = balanced_bounds(population, each, delay_s)
+    assert least * (1 - 1e-9) <= throughput <= most * (1 + 1e-9)
+    assert most <= asymptotic_bounds(population, each, delay_s)[0] * (1 + 1e-9)
+
+
+def test_balanced_bounds_meet_where_all_stations_are_alike():
+    least, most = balanced_bounds(7, [2.0, 2.0, 2.0])
+    assert least == pytest.approx(most) == pytest.approx(7 / (3 + 7 - 1) / 2.0)
+
+
+@pytest.mark.parametrize("servers", [1, 2, 8])
+def test_mmc_is_the_sum_over_its_states(servers):
+    """Balance equations of the birth and death process, cut off far out."""
+    rate, service = 0.8 * servers, 1.0
+    weight, total, number = 1.0, 1.0, 0.0
+    for n in range(1, 2000):
+        weight *= rate * service / min(n, servers)
+        total, number = total + weight, number + n * weight
+    assert mmc_response(rate, service, servers) == pytest.approx(number / total / rate)
+
+
+def test_mg1_with_exponential_service_is_mm1_and_with_constant_waits_half_as_long():
+    random, constant = mg1_response(0.7, 1.0, 1.0), mg1_response(0.7, 1.0, 0.0)
+    assert random == pytest.approx(mmc_response(0.7, 1.0, 1))
+    assert constant - 1 == pytest.approx((random - 1) / 2)
+
+
+@pytest.mark.parametrize("of", [lambda: mmc_response(2.0, 1.0, 2), lambda: mg1_response(1, 1, 0)])
+def test_an_open_queue_that_is_overloaded_has_no_mean(of):
+    with pytest.raises(ValueError, match="a load of"):
+        of()
+
+
+def test_a_drain_is_the_residual_time_or_goes_in_rounds():
+    assert drain_time(64, 0.1, math.inf, 0.02) == pytest.approx(0.08)
+    assert drain_time(64, 0.1, 16) == pytest.approx(0.4)
+    assert drain_time(0, 0.1, 1) == drain_time(4, 0.1, 8, 0.3) == 0
+
+
+@pytest.mark.parametrize("servers", [1, 3, math.inf])
+def test_the_mean_drain_of_exponential_services_is_that_of_many_draws(servers):
+    draws = np.random.default_rng(5).exponential(2.0, size=(20_000, 6))
+    free = np.zeros((len(draws), 6 if servers == math.inf else servers))
+    for column in draws.T:  # first come first served: the server that is free first
+        first = free.argmin(axis=1)
+        free[np.arange(len(free)), first] += column
+    last = free.max(axis=1).mean()
+    assert mean_exponential_drain(6, 2.0, servers) == pytest.approx(last, rel=0.02)

@@ -27,11 +27,12 @@ __all__ = ['latency_tails', 'measured_beside', 'save', 'stage_stack', 'throughpu
 
 
 @styled
-def throughput_latency(table: pd.DataFrame, bounds: pd.DataFrame, title: str) -> Figure:
-    """IOPS and latency against iodepth, with the asymptotic bounds drawn in.
+def throughput_latency(table: pd.DataFrame, theory: pd.DataFrame, title: str) -> Figure:
+    """IOPS and latency against iodepth, with bounds and mean-value analysis drawn in.
 
     `table`: columns series, iodepth, iops, fio_lat_mean_us, fio_lat_p99_us, and their intervals
-    (x_low, x_high) if they are known. `bounds`: columns iodepth, iops_max, latency_min_us.
+    (x_low, x_high) if they are known. `theory`: columns iodepth and those of
+    sim.analysis.bounds.SAID.
     """
     figure = Figure(figsize=(11, 4.6))
     left, right = figure.subplots(1, 2)
@@ -48,12 +49,14 @@ def throughput_latency(table: pd.DataFrame, bounds: pd.DataFrame, title: str) ->
                 rows['iodepth'], rows[column], yerr=intervals(rows, column),
                 label=f'{series}, {name}', **style, **how,
             )  # fmt: skip
-    dashed = {'color': 'black', 'linestyle': '--', 'linewidth': 1}
-    for axes, column, scale, word in (
-        (left, 'iops_max', 1e3, 'upper'), (right, 'latency_min_us', 1, 'lower'),
-    ):  # fmt: skip
-        label = f'{word} bound (operational analysis)'
-        axes.plot(bounds['iodepth'], bounds[column] / scale, label=label, **dashed)
+    at, thin = theory['iodepth'], {'color': 'black', 'linewidth': 1, 'marker': ''}
+    if theory['mva_iops'].notna().all():
+        ends = theory['balanced_low_iops'] / 1e3, theory['balanced_high_iops'] / 1e3
+        left.fill_between(at, *ends, color='black', alpha=0.1, linewidth=0, label='balanced bounds')
+        for axes, values in ((left, theory['mva_iops'] / 1e3), (right, theory['mva_us'])):
+            axes.plot(at, values, linestyle=':', label='mean-value analysis', **thin)
+    for axes, values in ((left, theory['bound_iops'] / 1e3), (right, theory['bound_us'])):
+        axes.plot(at, values, linestyle='--', label='asymptotic bound', **thin)
     left.set(xlabel='iodepth', ylabel='thousand IOPS', xscale='log')
     right.set(xlabel='iodepth', ylabel=f'{FIO_LATENCY} (µs)', xscale='log', yscale='log')
     left.set_ylim(0, float(table['iops'].max()) / 1e3 * 1.35)
@@ -83,12 +86,13 @@ def measured_beside(
     labels: tuple[str, str],
     scale: float,
     title: str,
+    bound: str = '',
 ) -> Figure:
     """Simulated lines with the measured points beside them, a panel for each value of `panels`.
 
     `pairs`: the columns (simulated, measured), `names`: what they are called; a measured value may
     be missing, a simulated one may have an interval (x_low, x_high). `labels`: of the axes, both
-    logarithmic; values are divided by `scale`.
+    logarithmic; values are divided by `scale`. `bound`: the column of the lines' asymptotic bounds.
     """
     parts = list(table.groupby(panels, sort=False))
     figure = Figure(figsize=(5.4 * len(parts), 4.6))
@@ -104,12 +108,18 @@ def measured_beside(
                 rows[x], rows[pairs[1]].astype(float) / scale, label=f'{line}, {names[1]}',
                 linestyle='', markersize=9, markerfacecolor='none', markeredgewidth=1.6, **style,
             )  # fmt: skip
+            if bound:
+                axes.plot(
+                    rows[x], rows[bound] / scale, color=style['color'], linestyle='--',
+                    linewidth=1, label=f'{line}, asymptotic bound',
+                )  # fmt: skip
         axes.set(xscale='log', yscale='log', xlabel=labels[0], title=panel)
         plain_log_axis(axes, sorted(part[x].unique()), 'x')
     _plain_ticks(grid[0], 'y')
     grid[0].set_ylabel(labels[1])
     handles, texts = grid[0].get_legend_handles_labels()
-    order = np.argsort([names[1] in text for text in texts], kind='stable').reshape(2, -1).T.ravel()
+    kinds = [2 * (names[1] in text) + (bound != '') * ('bound' in text) for text in texts]
+    order = np.argsort(kinds, kind='stable').reshape(3 if bound else 2, -1).T.ravel()
     figure.legend(
         [handles[place] for place in order], [texts[place] for place in order],
         loc='outside lower center', ncols=2,

@@ -1,4 +1,4 @@
-"""What queueing theory says a closed system must do: bounds, mean-value analysis, Little's law.
+"""What queueing theory says: bounds, mean-value analysis, Little's law, open queues, drains.
 
 Plain numbers in, plain numbers out. Times are in seconds and rates per second, but only the ratio
 matters: demands in cycles give throughput per cycle. The *demand* of a station is the total service
@@ -10,6 +10,9 @@ Sources
         Journal of the ACM 27(2), 1980.
     Buzen: Computational Algorithms for Closed Queueing Networks with Exponential Servers,
         Communications of the ACM 16(9), 1973.
+    Zahorjan, Sevcik, Eager, Galler: Balanced Job Bound Analysis of Queueing Networks,
+        Communications of the ACM 25(2), 1982.
+    Kleinrock: Queueing Systems, volume 1, 1975.
 """
 
 from __future__ import annotations
@@ -86,6 +89,78 @@ def asymptotic_bounds(
     light_load = population / (total_s + think_s)
     saturated = 1 / bottleneck_s if bottleneck_s > 0 else math.inf
     return min(light_load, saturated), max(total_s, population * bottleneck_s - think_s)
+
+
+def balanced_bounds(
+    population: int,
+    demands_s: Sequence[float],
+    delays_s: float = 0.0,
+) -> tuple[float, float]:
+    """(least, most) throughput (1/s) of a product-form network of single servers and one delay.
+
+        N / (D + Z + (N-1) D_max / (1 + Z / (N D)))
+            <=  X  <=  min(1 / D_max, N / (D + Z + (N-1) D_avg / (1 + Z / D)))
+
+    with D the sum of `demands_s` and Z `delays_s`. Narrower than the asymptotic bounds, and only
+    true for exponential service in first-come order. Zahorjan et al. 1982; Lazowska et al. 1984,
+    table 5.2.
+    """
+    _check_population(population, delays_s)
+    total_s, most_s = sum(demands_s), max(demands_s, default=0.0)
+    if total_s <= 0:
+        raise ValueError("balanced bounds need a station with a demand")
+    mean_s, others = total_s / len(demands_s), population - 1
+    slow_s = total_s + delays_s + others * most_s / (1 + delays_s / (population * total_s))
+    quick_s = total_s + delays_s + others * mean_s / (1 + delays_s / total_s)
+    return population / slow_s, min(1 / most_s, population / quick_s)
+
+
+def mmc_response(rate_per_s: float, service_s: float, servers: int) -> float:
+    """Mean time in an M/M/c queue: Poisson arrivals, exponential service, `servers` servers.
+
+    Erlang's C formula for the share of arrivals that wait, by the recursion of his B formula.
+    Errors: ValueError where the load is 1 or more. Kleinrock 1975, section 3.5.
+    """
+    load = rate_per_s * service_s
+    if not 0 <= load < servers:
+        raise ValueError(f"a load of {load:g} needs more than {servers} servers")
+    blocked = 1.0
+    for n in range(1, servers + 1):
+        blocked = load * blocked / (n + load * blocked)
+    waits = blocked / (1 - load / servers * (1 - blocked))
+    return service_s + waits * service_s / (servers - load)
+
+
+def mg1_response(rate_per_s: float, service_s: float, squared_variation: float) -> float:
+    """Mean time in an M/G/1 queue by Pollaczek and Khinchine.
+
+    `squared_variation`: variance of the service time over its squared mean: 0 constant, 1
+    exponential. Errors: ValueError where the load is 1 or more. Kleinrock 1975, section 5.6.
+    """
+    load = rate_per_s * service_s
+    if not 0 <= load < 1:
+        raise ValueError(f"a load of {load:g} needs more than one server")
+    return service_s + load * service_s * (1 + squared_variation) / (2 * (1 - load))
+
+
+def drain_time(in_flight: int, service_s: float, servers: float, elapsed_s: float = 0.0) -> float:
+    """How long requests of one constant service time take to drain, all begun `elapsed_s` ago.
+
+    With a server for each the residual time; otherwise they go in ceil(n / m) rounds.
+    """
+    if in_flight == 0:
+        return 0.0
+    rounds = 1 if servers == math.inf else math.ceil(in_flight / servers)
+    return max(rounds * service_s - elapsed_s, 0.0)
+
+
+def mean_exponential_drain(in_flight: int, service_s: float, servers: float) -> float:
+    """How long requests of exponential service times take to drain, on average.
+
+    With n left they end at min(n, m) / S, so the sum of S / min(n, m): S H_n with a server for
+    each, n S with one.
+    """
+    return service_s * sum(1 / min(n, servers) for n in range(1, in_flight + 1))
 
 
 def mva(population: int, stations: Sequence[Station], think_s: float = 0.0) -> MvaResult:

@@ -16,7 +16,10 @@ from sim.options import config_sources
 from sim.progress import Progress
 from sim.sweep import Outcome, load_report, run_points
 
-TIMES = ('latency_ns.mean', 'latency_ns.p50', 'latency_ns.p99', 'latency_ns.p999', 'fio_lat_ns.p99')
+TIMES = (
+    'latency_ns.mean', 'latency_ns.p50', 'latency_ns.p99', 'latency_ns.p999', 'fio_lat_ns.mean',
+    'fio_lat_ns.p99',
+)  # fmt: skip
 COLUMNS = ('iops', *TIMES, 'requests_per_kick', 'requests_per_interrupt')
 
 
@@ -61,6 +64,8 @@ def main(options: argparse.Namespace) -> int:
     ]
     table = pd.DataFrame(rows)
     table.to_csv(Path(options.out) / 'sweep.csv', index=False)
+    found = [(c, p) for c, p in zip(configs, outcome.places, strict=True) if p is not None]
+    draw(Path(options.out) / 'sweep.png', table, [config for config, _ in found], list(axes))
     if options.json:
         failed = [vars(failure) | {'place': str(failure.place)} for failure in outcome.failures]
         print(
@@ -71,7 +76,30 @@ def main(options: argparse.Namespace) -> int:
     else:
         print(printed(table, list(axes)))
         print(f'\ntable    {Path(options.out) / "sweep.csv"}')
-    return report(outcome, options.out)
+        if rows:
+            print(f'figure   {Path(options.out) / "sweep.png"}')
+    broken = [f'{config.id}: {text}' for config, place in found for text in broken_in(place)]
+    for text in broken:
+        print(f'violation: {text}', file=sys.stderr)
+    return max(report(outcome, options.out), 1 if broken else 0)
+
+
+def broken_in(place: Path) -> list[str]:
+    """What the checkers found in a point, the bounds of theory among them."""
+    return list(load_report(place)['violations'])
+
+
+def draw(path: Path, table: pd.DataFrame, configs: Sequence[Config], axes: Sequence[str]) -> None:
+    """The figure, with the bounds and the mean-value analysis of every point's own costs."""
+    if table.empty or table['iops'].isna().all():
+        return
+    from sim.analysis import plot, plot_sweep
+    from sim.analysis.bounds import said_by_theory
+
+    shown_rows = table.assign(fio_lat_us=table['fio_lat_ns.mean'].astype(float) / 1e3)
+    theory = pd.DataFrame([said_by_theory(config) for config in configs], index=table.index)
+    figure = plot_sweep.sweep(shown_rows, theory.astype(float), axes, 'sweep: ' + ' × '.join(axes))
+    plot.save(figure, path)
 
 
 def axes_of(over: Sequence[str]) -> dict[str, list[str]]:
