@@ -15,7 +15,7 @@ from sim.formats.disks import preset_folder
 from sim.pools import Here
 from sim.record import STAGES
 from sim.studies import baseline, regress, regress_text
-from sim.studies.scenarios import SHIPPED, read_scenarios
+from sim.studies.scenarios import KINDS, SHIPPED, read_scenarios
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMITTED = ROOT / 'results' / 'baseline'
@@ -105,6 +105,7 @@ def test_the_scenarios_cover_what_they_should():
     assert {'exponential', 'ssd', 'hdd'} <= kinds
     policies = {s.plan.policy.name for s in scenarios if s.kind == 'stop'}
     assert policies == {'drain', 'quiesce', 'gate'}
+    assert {s.kind for s in scenarios} == set(KINDS)
     assert all(sum(j.io_limit * j.numjobs for j in c.jobs) <= 4000 for c in configs)
     assert any(s.is_alone for s in scenarios)
 
@@ -416,6 +417,10 @@ def test_usage_errors_are_one_line(more, says, blessed, capsys):
         ('[a]\nabout = "b"\nstop = { at = "soon" }', 'soon'),
         ('[a]\nabout = "b"\nstop = { at = "1ms", policy = "inflight" }', 'inflight'),
         ('[a]\nabout = "b"\nstop = 3', 'a.stop is a table'),
+        (
+            '[a]\nabout = "b"\nstop = { at = "1ms" }\nmigration = { at = "1ms" }',
+            'a has stop and migration; keep one',
+        ),
         ('defaults = 3\n[a]\nabout = "b"', "'defaults' is no scenario"),
     ],
 )

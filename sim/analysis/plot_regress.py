@@ -91,7 +91,7 @@ def changes(entries: Sequence[Mapping[str, Any]]) -> Figure:
     ]
     handles.append(Line2D([], [], color=WAS, linewidth=3, alpha=0.55, label='baseline, 95 %'))
     figure.legend(handles=handles, loc='outside upper center', ncols=4, fontsize=7, frameon=False,
-                  columnspacing=1, handletextpad=0.4)  # fmt: skip
+                  columnspacing=1, handletextpad=0.5, handlelength=1.2)  # fmt: skip
     _clean(axes)
     return figure
 

@@ -22,6 +22,9 @@ MANIFEST = 'manifest.csv'
 REPLICATIONS = 'replications'
 COLUMNS = ('metric', 'value', 'unit')
 DEFINITION = 'scenario'  # the metric that says which scenario it was
+UNITS = {
+    'outcome': 'text', 'mbps': 'Mbit/s', 'dirty_pages_rate': '1/s', 'transferred_bytes': 'bytes',
+}  # fmt: skip
 
 Row = dict[str, str]
 
@@ -61,8 +64,9 @@ def unit_of(metric: str) -> str:
     parts = metric.split('.')
     if parts[-1] in ('digest', 'event_digest', DEFINITION):
         return 'hash'
-    if any(part.endswith('_ns') for part in parts):
-        return 'ns'
+    for ending in ('ns', 'ms'):
+        if any(part.endswith(f'_{ending}') for part in parts):
+            return ending
     if parts[-1] == 'iops':
         return '1/s'
     if metric == 'simulated_seconds':
@@ -71,7 +75,7 @@ def unit_of(metric: str) -> str:
         return 'share'
     if '_per_' in parts[0]:
         return 'ratio'
-    return 'text' if metric == 'stop.outcome' else 'count'
+    return UNITS.get(parts[-1], 'count')
 
 
 # --------------------------------------------------------------------------------------- files ----

@@ -102,6 +102,8 @@ def _in_words(pairs: Mapping[str, Any]) -> str:
     if moved:
         shown = [metric for metric in SHOWN_FIRST if metric in moved] or moved[:3]
         return '; '.join(f'{metric} {verdict(metric, pairs[metric])}' for metric in shown)
+    if not any(test['difference'] or test['half_width'] for test in pairs.values()):
+        return 'no difference in any replication'
     reach = max((_reach(test) for test in pairs.values() if test['baseline']), default=0.0)
     return f'nothing beyond chance in {len(pairs)} tests (all within {reach:.2g} %)'
 

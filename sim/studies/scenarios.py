@@ -1,7 +1,8 @@
 """The scenarios of sim regress: read from a TOML file, each of a kind, observed as numbers.
 
-A kind is a row of KINDS: the options that its table may have, what is made of them, and a function
-that runs a config with it and says what it saw. A scenario without such a table is a plain run.
+A kind is a row of KINDS: the options that the table of its name may have, what is made of them, and
+a function that runs a config with it and says what it saw. Without options the table is a section
+of the config. A scenario without such a table is a plain run.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ from sim.control.stop_policy import policy_named
 from sim.control.stopping import Stopping, StopPlan, stop
 from sim.errors import ConfigError, shown
 from sim.formats.toml import Where, read_toml
+from sim.migration import Migrating, migrate
 from sim.record import OPS
 from sim.replicate import replication
 from sim.run import Result, run
@@ -95,7 +97,16 @@ def _observe_run(config: Config, plan: Any) -> Observed:
     return Observed(_values(result), result.violations)
 
 
-STOP_NOT = ('id', 'digest', 'config', 'at_ns')  # of a stop's report: said elsewhere
+SAID = ('id', 'digest', 'config', 'at_ns')  # of the report of a kind: the run says it
+
+
+def _with_report(kind: str, seen: Result, report: Mapping[str, Any]) -> Observed:
+    """The numbers of a run, and those of a report below the name of its kind."""
+    values = _values(seen)
+    values[f'{kind}.outcome'] = report['outcome']
+    table = summary_frame({kind: {name: v for name, v in report.items() if name not in SAID}})
+    values |= dict(zip(table['metric'], map(float, table['value']), strict=True))
+    return Observed(values, list(report['violations']))
 
 
 def _stop_plan(options: Mapping[str, Any]) -> StopPlan:
@@ -115,12 +126,17 @@ def _observe_stop(config: Config, plan: StopPlan) -> Observed:
         seen.append(result)
 
     report = stop(config, plan, look)
-    values = _values(seen[0])
-    values['stop.outcome'] = report['outcome']
-    kept = {name: value for name, value in report.items() if name not in STOP_NOT}
-    table = summary_frame({'stop': kept})
-    values |= dict(zip(table['metric'], map(float, table['value']), strict=True))
-    return Observed(values, list(report['violations']))
+    return _with_report('stop', seen[0], report)
+
+
+def _observe_migration(config: Config, plan: Any) -> Observed:
+    seen: list[Result] = []
+
+    def look(result: Result, move: Migrating) -> None:
+        seen.append(result)
+
+    report = migrate(config, look)
+    return _with_report('migration', seen[0], report)
 
 
 KINDS: dict[str, Kind] = {
@@ -132,6 +148,13 @@ KINDS: dict[str, Kind] = {
         headline=(
             'stop.downtime_ns', 'stop.clear_endpoint_ns', 'stop.blackout_ns.largest',
             'stop.first_completion_ns',
+        ),
+    ),
+    'migration': Kind(
+        observe=_observe_migration,
+        headline=(
+            'migration.downtime_ms', 'migration.vm_stopped_ns', 'migration.total_time_ms',
+            'migration.blackout_ns.largest', 'migration.first_completion_ns',
         ),
     ),
 }  # fmt: skip
@@ -162,7 +185,7 @@ def _scenario(
         problem = f'has {" and ".join(kinds)}; keep one' if about else 'has no about; say why it is'
         raise ConfigError(f'{place}: {name} {problem}')
     kind = kinds[0] if kinds else 'run'
-    options = table.pop(kind) if kinds else {}  # [NAME.run] is a section of the config
+    options = table.pop(kind) if KINDS[kind].options else {}
     if not isinstance(options, Mapping):
         raise ConfigError(f'{place}: {name}.{kind} is a table; write [{name}.{kind}]')
     for option in options:
