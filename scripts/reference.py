@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import Field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -298,28 +298,37 @@ def facts() -> str:
 
 def written_by(word: str) -> list[str]:
     """The functions of the model that write a word of the trace, as links to their files."""
+    return [
+        f"[{place.stem}.{function}](../../{place})"
+        for place, function, words in writers()
+        if word in words
+    ]
+
+
+@cache
+def writers() -> list[tuple[Path, str, set[str]]]:
+    """The functions that write to the trace, by file, and the names in the places they write to."""
     found = []
     for path in sorted((ROOT / "sim").rglob("*.py")):
-        for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(function, ast.FunctionDef) and any(
-                isinstance(node, ast.Assign) and writes(node.targets[0], word)
-                for node in ast.walk(function)
-            ):
-                place = path.relative_to(ROOT)
-                found.append(f"[{place.stem}.{function.name}](../../{place})")
+        text = path.read_text(encoding="utf-8")
+        if "tr[" in text:
+            for function in ast.walk(ast.parse(text)):
+                if isinstance(function, ast.FunctionDef) and (words := words_written(function)):
+                    found.append((path.relative_to(ROOT), function.name, words))
     return found
 
 
-def writes(target: ast.expr, word: str) -> bool:
-    """Is it tr[... + word]?"""
-    return (
-        isinstance(target, ast.Subscript)
+def words_written(function: ast.FunctionDef) -> set[str]:
+    """The last parts of all names in x, wherever tr[x] is assigned to."""
+    targets = [n.targets[0] for n in ast.walk(function) if isinstance(n, ast.Assign)]
+    return {
+        name.id if isinstance(name, ast.Name) else name.attr
+        for target in targets
+        if isinstance(target, ast.Subscript)
         and ast.unparse(target.value) in ("tr", "machine.tr")
-        and any(
-            isinstance(node, ast.Name | ast.Attribute) and ast.unparse(node).endswith(word)
-            for node in ast.walk(target.slice)
-        )
-    )
+        for name in ast.walk(target.slice)
+        if isinstance(name, ast.Name | ast.Attribute)
+    }
 
 
 # ------------------------------------------------------------------------------ command line ----
