@@ -17,6 +17,7 @@ the reader.
 import contextlib
 import doctest
 import glob
+import importlib.util
 import io
 import os
 import re
@@ -241,3 +242,16 @@ def test_every_page_is_listed():
     }
     pages = {page for page in (TOP / 'docs').rglob('*.md') if page.parent.name != 'adr'}
     assert pages - listed == {TOP / 'docs/README.md'} - listed
+
+
+# ------------------------------------------------------------------------------------------ figure
+
+
+def test_the_figure_of_the_readme_is_of_this_model():
+    spec = importlib.util.spec_from_file_location('figure', TOP / 'scripts/readme_figure.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    drawn = module.digests(module.results())
+    text = f'{module.KEYWORD}\0{drawn}'.encode()
+    assert text in module.FIGURE.read_bytes(), 'run scripts/readme_figure.py'
+    assert module.FIGURE.relative_to(TOP).as_posix() in (TOP / 'README.md').read_text()
