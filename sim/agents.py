@@ -142,6 +142,7 @@ N_MUTEX = 8  # a vq->mutex is free that control waits for
 N_FLUSHED = 16  # a worker has come to the flush in its work list
 N_INFLIGHT = 32  # the last command that a flush waits for is done
 N_RESET = 64  # LIO shall reset a LUN, or the last command that a reset waits for is released
+N_STOPPED = 128  # a thread of user space has come to where it serves its virtqueues no more
 
 # Agent kinds.
 VCPU, KICK, IRQ, WORKER, LIO_SUBMIT, DISK, LIO_COMPLETE, NOTIFIER, REACTOR, IOTHREAD = range(10)

@@ -56,7 +56,7 @@ from sim.agents import (
 from sim.jit import kernel
 from sim.layout import S_OK, VQ_REQUEST_FIRST
 from sim.memory import take_cycles
-from sim.se_cmd import X_HEAD, X_LOGGED, X_NEXT, X_QUEUE, X_ROW
+from sim.se_cmd import LEFT_BEHIND, X_HEAD, X_LOGGED, X_NEXT, X_QUEUE, X_ROW, X_TAG
 from sim.vhost import log as vhost_log
 from sim.vhost import scsi as vhost_scsi
 from sim.vhost.completions import carry as carry
@@ -125,17 +125,11 @@ def _take(mem, lines, st, b, now):
 
 
 @kernel(inline=True)
-def _used(mem, lines, st, tr, b, now):
-    """One turn of vhost_scsi_complete_cmd_work(): response, used element, used.idx."""
-    x = u64(st[b + B_BATCH])
-    q = u64(st[b + B_QUEUE])
-    if st[q + Q_INDEX] < VQ_REQUEST_FIRST:
-        return used_other(mem, lines, st, tr, b, q, x, now)
-    if st[q + Q_OF_DEVICE]:
-        q = u64(st[x + X_QUEUE])
+def _answer(mem, lines, st, tr, b, q, x, now):
+    """Response, used element, used.idx; the command is free."""
     core = st[b + B_CORE]
     row = u64(st[x + X_ROW])
-    delay = 0
+    delay = np.int64(0)
     if vhost_scsi.reply(mem, lines, st, core, x, S_OK):
         delay = give_back(mem, lines, st, tr, q, core, st[x + X_HEAD], 0, row, now)
         if st[x + X_LOGGED]:
@@ -146,8 +140,22 @@ def _used(mem, lines, st, tr, b, now):
         drop(st, tr, b, row)
     put_tag(st, q, x)
     count_out(st, x)
+    return delay + take_cycles(lines, core)
+
+
+@kernel(inline=True)
+def _used(mem, lines, st, tr, b, now):
+    """One turn of vhost_scsi_complete_cmd_work(): response, used element, used.idx."""
+    x = u64(st[b + B_BATCH])
+    q = u64(st[b + B_QUEUE])
+    if st[q + Q_INDEX] < VQ_REQUEST_FIRST:
+        return used_other(mem, lines, st, tr, b, q, x, now)
+    if st[q + Q_OF_DEVICE]:
+        q = u64(st[x + X_QUEUE])
+    delay = np.int64(0)
+    if st[x + X_TAG] != LEFT_BEHIND:  # its queue has not been stopped over it
+        delay = _answer(mem, lines, st, tr, b, q, x, now)
     st[b + B_BATCH] = st[x + X_NEXT]
-    delay += take_cycles(lines, core)
     if st[b + B_BATCH] >= 0:
         return delay + st[K_WORKER_COMPLETE]
     listed = u64(st[b + B_QUEUE])

@@ -81,17 +81,37 @@ class VirtIOSCSICommon:
 
 
 @dataclass(kw_only=True)
-class VHostSCSICommon:
-    """What kernel and vhost-user devices share, under the names of QEMU's struct.
-
-    `migration_blocker` is the message while the device blocks migration. `feature_bits` is the set
-    of bits that are hidden from the guest if the backend lacks them. `inflight` is only there for
-    vhost-user.
-    """
+class VirtIODevice:
+    """A virtio-scsi device of QEMU, whoever serves it. `qemu` is its version."""
 
     vm: Vm
     parent_obj: VirtIOSCSICommon
     qemu: tuple[int, int]
+    name: str
+
+    def realize(self) -> Action:
+        """DeviceClass.realize. Errors: RealizeError."""
+        raise NotImplementedError
+
+    def set_status(self, status: int) -> Action:
+        """VirtioDeviceClass.set_status: 0 or a negative errno."""
+        raise NotImplementedError
+
+    def guest_writes_rings(self, rings: list[tuple[int, int, int, int]]) -> None:
+        """The guest's driver sets its queues up: (num, desc, avail, used) of each it uses."""
+        for vq, (num, desc, avail, used) in zip(self.parent_obj.vqs, rings, strict=False):
+            vq.num, vq.desc, vq.avail, vq.used = num, desc, avail, used
+
+
+@dataclass(kw_only=True)
+class VHostSCSICommon(VirtIODevice):
+    """What kernel and vhost-user devices share, under the names of QEMU's struct.
+
+    `migration_blocker` is the message while the device blocks migration. `feature_bits` is the set
+    of bits that are hidden from the guest if the backend lacks them. `inflight` is the in-flight
+    region of each request queue, from a stop that waited for nothing; in QEMU it is of vhost-user.
+    """
+
     name: str = 'vhost-scsi'
     migration_blocker: str | None = None
     dev: VhostDev
@@ -102,9 +122,11 @@ class VHostSCSICommon:
     lun: int = 0
     host_features: int = 0
     migratable: bool = False
-    inflight: object | None = None
+    inflight: list[bytes] | None = None
     base_first: bool = False  # the wrong order: GET_VRING_BASE before CLEAR_ENDPOINT
     log_first: bool = False  # the wrong order: the log is synced before CLEAR_ENDPOINT
+    tracks: bool = False  # an in-flight region is agreed on
+    suspends: bool = False  # hypothetical: as vhost-vdpa, VHOST_VDPA_SUSPEND before anything else
 
     def get_features(self, offered: int) -> int:
         """vhost_scsi_common_get_features(): listed bits that the backend lacks are cleared."""
@@ -125,11 +147,6 @@ class VHostSCSICommon:
         slash = '/' if self.qemu >= (2, 0) else ''
         return f'{slash}channel@{self.channel:x}/{self.name}@{self.target:x},{self.lun:x}'
 
-    def guest_writes_rings(self, rings: list[tuple[int, int, int, int]]) -> None:
-        """The guest's driver sets its queues up: (num, desc, avail, used) of each it uses."""
-        for vq, (num, desc, avail, used) in zip(self.parent_obj.vqs, rings, strict=False):
-            vq.num, vq.desc, vq.avail, vq.used = num, desc, avail, used
-
     def start(self) -> Action:
         """vhost_scsi_common_start(): 0 or a negative errno; a failure leaves nothing behind."""
         dev, vm = self.dev, self.vm
@@ -147,7 +164,8 @@ class VHostSCSICommon:
 
     def stop(self) -> Action:
         """vhost_scsi_common_stop(): what vhost_dev_stop() said."""
-        answer = yield from self.dev.stop(bases=not self.base_first, sync=not self.log_first)
+        bases = not (self.base_first or self.suspends)
+        answer = yield from self.dev.stop(bases=bases, sync=not self.log_first)
         yield from self.vm.set_guest_notifiers(self.dev.nvqs)
         yield from self.vm.stop_host_notifiers(self.dev.nvqs)
         return answer
@@ -159,6 +177,12 @@ class VHostSCSI(VHostSCSICommon):
 
     only_migratable: bool = False  # QEMU runs with --only-migratable
     realized: bool = False
+
+    @property
+    def kernel(self) -> VhostScsi:
+        """The open file of /dev/vhost-scsi."""
+        assert isinstance(self.dev.file, VhostScsi)
+        return self.dev.file
 
     def realize(self) -> Action:
         """vhost_scsi_realize(). Errors: RealizeError, with everything done so far undone."""
@@ -216,7 +240,7 @@ class VHostSCSI(VHostSCSICommon):
 
     def vhost_scsi_start(self) -> Action:
         """vhost_scsi_start(): 0 or a negative errno."""
-        found = yield from self.dev.file.get_abi_version()
+        found = yield from self.kernel.get_abi_version()
         if found['abi'] > ABI_VERSION:
             return -38  # ENOSYS
         answer = yield from self.start()
@@ -224,7 +248,9 @@ class VHostSCSI(VHostSCSICommon):
             return answer
         control = self.vm.control
         before = control.enter_within('endpoint')
-        answer = yield from self.dev.file.set_endpoint(str(self.parent_obj.conf.wwpn))
+        if self.tracks:  # hypothetical
+            self.kernel.agree_on_regions(self.inflight, self.parent_obj.guest_features)
+        answer = yield from self.kernel.set_endpoint(str(self.parent_obj.conf.wwpn))
         control.enter_within(before)
         if answer < 0:
             yield from self.stop()
@@ -238,11 +264,13 @@ class VHostSCSI(VHostSCSICommon):
             control.enter_within('log_sync')
             yield from self.dev.sync_log()
             control.enter_within('endpoint')
-        if self.base_first:
+        if self.suspends:
+            yield from self.kernel.suspend()
+        if self.base_first or self.suspends:
             control.enter_within('ring_base')
             yield from self.dev.read_bases()
             control.enter_within('endpoint')
-        yield from self.dev.file.clear_endpoint(str(self.parent_obj.conf.wwpn))
+        yield from self.kernel.clear_endpoint(str(self.parent_obj.conf.wwpn))
         control.enter_within('ring_base')
         yield from self.stop()
         control.enter_within(before)

@@ -43,6 +43,7 @@ from sim.driver import sched as guest_sched
 from sim.driver import submit as guest_submit
 from sim.driver import vectors as guest_vectors
 from sim.driver import work as guest_work
+from sim.driver.complete import run_starved as run_starved
 from sim.driver.complete import see_used as see_used
 from sim.driver.complete import unfreeze as unfreeze
 from sim.driver.fields import *  # noqa: F403

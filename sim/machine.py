@@ -54,6 +54,7 @@ class Machine:
     kvm_log: int  # and that of what the vCPUs write (sim.driver.dirty)
     belongs: dict[str, tuple[tuple[int, int], ...]]  # (from, to) in `st` of what is not the guest's
     vhost: int  # base of the vhost-scsi device (sim.vhost.scsi)
+    regions: tuple[int, ...]  # room for the in-flight region of each queue (sim.vhost.inflight)
     tasks: tuple[int, ...]  # of the guest's error handler
     error_handler: int
     event_work: int
@@ -364,6 +365,7 @@ class _Builder:
             drivers=tuple(vq.driver for vq in self.guest.vqs),
             devices=tuple(self.host.devices),
             vhost=self.host.vhost,
+            regions=tuple(self.host.regions[i] for i in range(len(self.host.bases))),
             log=log,
             kvm_log=kvm_log,
             belongs={owner: tuple(ranges) for owner, ranges in self.words.belongs.items()},

@@ -28,7 +28,7 @@ from sim.control.clock import Action
 from sim.control.costs import control_of_config
 from sim.control.halves import lead_in, start_half, stop_half
 from sim.control.power import Host, at_once, make_host, switch_on
-from sim.control.stop_checks import Watch, in_flight
+from sim.control.stop_checks import Watch
 from sim.control.stop_policy import Policy, policy_named
 from sim.control.vm import VmExitError
 from sim.device import NOT_MIGRATABLE
@@ -159,7 +159,7 @@ class Migrating:
         self.watch = watch
         rows = frame.trace_rows(self.source.machine)
         self.open_serials, self.unfetched = felt.open_requests(rows)
-        self.in_flight = in_flight(self.host)
+        self.in_flight = self.host.backend.in_flight()
 
     def _switch_over(self) -> Action:
         """migration_completion_precopy() once the VM has stopped."""
@@ -315,7 +315,7 @@ def meet(
     return Migrating(
         config=config,
         plan=plan,
-        policy=policy_named(plan.policy, plan.lead),
+        policy=policy_named(plan.policy, plan.lead, hypothetical=config.run.hypothetical),
         source=engine,
         phases=phases,
         host=host,
@@ -487,6 +487,8 @@ def explained(
 def hypothetical(move: Migrating, result: Result) -> list[str]:
     """What no real stack does."""
     policy = move.policy
-    mine = [f'stop policy {policy.name}: {policy.what}'] if policy.hypothetical else []
+    stack = STACKS[move.config.device.driver]
+    invented = policy.hypothetical_on(stack)
+    mine = [f'stop policy {policy.name}: {policy.what}'] if invented else []
     found: list[str] = result.report['hypothetical']
     return [*found, *mine]

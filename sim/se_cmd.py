@@ -9,7 +9,7 @@ u64 = np.uint64
 
 # Commands stand in a table of their queue, by tag.
 (
-    X_TAG,  # its place in the queue's pool of commands, -1 for one that is not of the pool
+    X_TAG,  # its place in the queue's pool of commands, -1: not of the pool, or LEFT_BEHIND
     X_QUEUE,  # base of the host side of its queue
     X_HEAD,
     X_ROW,
@@ -23,7 +23,7 @@ u64 = np.uint64
     X_NEXT,  # link in whatever list holds it, -1 the end
     X_LIO,  # base of the submission kworker of the CPU that it was submitted on
     X_ISSUED,  # when the medium got it
-    X_INFLIGHT,  # which of its queue's two counts it is on, as an offset
+    X_INFLIGHT,  # which of its queue's two counts it is on, as an offset; user space: 0 or 1
     X_STATE,  # IDLE, in LIO's state list, or the offset of the LUN reset that aborts it
     # What LIO makes of the request (sim.lio).
     X_TARGET,  # base of the target's stretch
@@ -49,6 +49,9 @@ u64 = np.uint64
     X_SEGMENTS,  # how many data segments follow
     X_DATA,  # address and length of each
 ) = map(u64, range(37))
+
+# X_TAG of a command whose queue has stopped without waiting for it: nobody answers it any more.
+LEFT_BEHIND = -2
 
 # X_STATE: where a LUN reset finds it.
 IDLE, ACTIVE = 0, 1

@@ -331,6 +331,17 @@ def fetch(mem, lines, st, v, core, buffers):
     return split_device.fetch(mem, lines, st, v, core, buffers)
 
 
+@kernel
+def fetch_again(mem, lines, st, v, core, buffers, head):
+    """The chain at `head`, which a backend before this one fetched, into the buffer list.
+
+    For a split ring that is not in order; returns the head, or a negative errno.
+    """
+    if st[v + V_BROKEN] or st[v + V_PACKED] or st[v + V_IN_ORDER]:
+        return EMPTY
+    return split_device.fetch_again(mem, lines, st, v, core, buffers, head)
+
+
 @kernel(inline=True)
 def add_used(mem, lines, st, v, core, head, length):
     """vhost_add_used(): give a chain back and publish it (barrier B).

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +43,13 @@ def add(commands: Any) -> None:
         help='how long before TIME a policy that has one begins (default: %(default)s)',
     )  # fmt: skip
     parser.add_argument(
+        '--depth', metavar='N', type=int,
+        help='how many requests the guest may have out, with --policy throttle (default: 1)',
+    )  # fmt: skip
+    parser.add_argument(
+        '--timeout', metavar='TIME', help='when --policy timeout gives up (default: 4s)'
+    )
+    parser.add_argument(
         '--log', metavar='TIME', help='dirty logging begins then, as in a migration'
     )
     parser.add_argument(
@@ -67,7 +73,7 @@ def main(options: argparse.Namespace) -> int:
     for broken in report['violations']:
         print(f'violation: {broken}', file=sys.stderr)
     if report['violations']:
-        print(f'replay: {shlex.join(["python", "-m", "sim", *sys.argv[1:]])}', file=sys.stderr)
+        print(f'replay: {report["replay"]}', file=sys.stderr)
     return 1 if report['violations'] and not report['expected'] else 0
 
 
@@ -77,6 +83,7 @@ def stopped(options: argparse.Namespace) -> dict[str, Any]:
     from sim.control.stop_policy import policy_named
     from sim.control.stopping import StopPlan, stop
     from sim.exports import timeline
+    from sim.features import STACKS
 
     config = load(**config_sources(options), sets=[*options.sets, *version_sets(options)])
     at, lead = _time('--at', options.at), _time('--lead', options.lead)
@@ -89,7 +96,14 @@ def stopped(options: argparse.Namespace) -> dict[str, Any]:
         at=at,
         lead=lead,
         log=log,
-        policy=policy_named(options.policy, lead),
+        policy=policy_named(
+            options.policy,
+            lead,
+            stack=STACKS[config.device.driver],
+            hypothetical=config.run.hypothetical,
+            depth=options.depth,
+            timeout=None if options.timeout is None else _time('--timeout', options.timeout),
+        ),
         gap=_time('--gap', options.gap),
         hold=_time('--hold', options.hold),
     )

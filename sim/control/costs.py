@@ -46,6 +46,9 @@ class ControlCosts:
     state_save: int
     state_load: int
     incoming_end: int
+    message: int
+    reply: int
+    stop_poll: int
 
 
 CONTROL_PARAMETERS = {f'control.{item.name}' for item in dataclasses.fields(ControlCosts)}

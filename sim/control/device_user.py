@@ -11,9 +11,56 @@ costs the connection, not the VM.
 import os
 from dataclasses import dataclass
 
+from sim import features
 from sim.control.clock import Action
 from sim.device import DRIVER_OK, RealizeError, VHostSCSICommon
-from sim.vhost.dev import VirtQueue
+from sim.user.session import VhostUser
+from sim.vhost.dev import VhostDev, VirtQueue
+
+
+@dataclass
+class VhostUserDev(VhostDev):
+    """struct vhost_dev over a socket: hw/virtio/vhost-user.c. Rings are enabled one by one."""
+
+    @property
+    def socket(self) -> VhostUser:
+        """The connection."""
+        assert isinstance(self.file, VhostUser)
+        return self.file
+
+    def init(self, *, worker_per_virtqueue: bool = False) -> Action:
+        """vhost_user_backend_init(), then vhost_dev_init()."""
+        yield from self._call(self.socket.get_features())
+        yield from self._call(self.socket.get_protocol_features())
+        yield from self._call(self.socket.set_protocol_features())
+        yield from self._call(self.socket.get_queue_num())
+        return (yield from super().init())
+
+    def start(self) -> Action:
+        """vhost_dev_start() and vhost_dev_set_vring_enable(true)."""
+        answer = yield from super().start()
+        if answer == 0:
+            yield from self._enable(True)
+        return answer
+
+    def stop(self, *, bases: bool = True, sync: bool = True) -> Action:
+        """vhost_dev_set_vring_enable(false), then vhost_dev_stop()."""
+        yield from self._enable(False)
+        return (yield from super().stop(bases=bases, sync=sync))
+
+    def _enable(self, on: bool) -> Action:
+        for index, vq in enumerate(self.vqs):
+            if vq.is_set_up:
+                yield from self._call(self.socket.set_vring_enable(index, on))
+
+    def _get_features(self) -> Action:
+        return (yield from self._call(self.file.get_features()))
+
+    def _set_features(self, stack: int) -> Action:
+        """vhost_dev_set_features(); the bit of the protocol features is always sent."""
+        wanted = self.acked_features & ~features.mask(features.ACCESS_PLATFORM)
+        wanted |= features.mask(features.LOG_ALL) if self.log_enabled else 0
+        return (yield from self._call(self.file.set_features(wanted)))
 
 
 @dataclass(kw_only=True)
@@ -42,12 +89,16 @@ class VHostUserSCSI(VHostSCSICommon):
         """vhost_user_scsi_set_status(): 0, or the negative errno of a stop that failed."""
         self.parent_obj.status = status
         start = bool(status & DRIVER_OK) and self.vm.running
+        control = self.vm.control
         if not self.connected:
             return -1
         if self.dev.started == start:
             return 0
         if not start:
-            return (yield from self._stop())
+            before = control.enter_within('ring_base')
+            answer = yield from self._stop()
+            control.enter_within(before)
+            return answer
         answer = yield from self.start()
         self.started_vu = answer >= 0
         if answer < 0:
@@ -57,7 +108,22 @@ class VHostUserSCSI(VHostSCSICommon):
             self.connected = False  # qemu_chr_fe_disconnect()
         return 0
 
+    def start(self) -> Action:
+        """vhost_scsi_common_start(): the in-flight region comes before the rings."""
+        socket = self.dev.file
+        if self.tracks and isinstance(socket, VhostUser):  # hypothetical: QEMU has it for blk only
+            socket.acked = self.parent_obj.guest_features
+            if self.inflight is None:
+                yield from socket.get_inflight_fd(None)
+            else:
+                yield from socket.set_inflight_fd(self.inflight)
+        return (yield from super().start())
+
     def _stop(self) -> Action:
         self.started_vu = False
+        if self.log_first:
+            before = self.vm.control.enter_within('log_sync')
+            yield from self.dev.sync_log()
+            self.vm.control.enter_within(before)
         answer = yield from self.stop()
         return answer if self.qemu >= (10, 1) else 0

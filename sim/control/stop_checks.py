@@ -19,40 +19,65 @@ from sim.layout import PAGE_SIZE, USED_IDX, VQ_REQUEST_FIRST
 from sim.machine import Machine
 from sim.vhost.dev import index_at
 
+# What has returned when a device has stopped.
+END_OF_STOP = {
+    'vhost-scsi': 'CLEAR_ENDPOINT',
+    'vhost-user-scsi': 'GET_VRING_BASE',
+    'virtio-scsi': 'blk_drain_all()',
+}
 COLUMN = {name: index for index, name in enumerate(record.COLUMNS)}
 
 
 class Watch:
     """Watches one stop. Call `cleared`, `stopped` and `still_stopped` at their times, and `found`
-    at the end of the run.
+    at the end of the run. `region`: does the in-flight region reach the next start?
     """
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, *, region: bool = True) -> None:
         self.host = host
         self.machine = host.control.machine
+        self.region = region
+        self.end = END_OF_STOP[host.virtio.name]
         self.sentences: list[str] = []
         self.pages: list[bytes] | None = None
         self.cleared_at: int | None = None
         self.started_at: int | None = None
 
     def cleared(self) -> None:
-        """CLEAR_ENDPOINT is about to return 0."""
+        """The backend is about to say that it has stopped."""
         self.cleared_at = self.host.control.now
         self.pages = _hashes(self.machine)
+        self._left_in_flight()
+
+    def _left_in_flight(self) -> None:
+        """Requirement 3: what is not completed is withdrawn and stands in the in-flight region."""
         rows = frame.trace_rows(self.machine)
         left = rows[(rows[:, COLUMN['t_fetch']] > 0) & (rows[:, COLUMN['t_used']] == 0)]
         left = left[left[:, COLUMN['outcome']] != record.DROPPED]
+        recorded = self._serials_in_regions()
+        left = left[~np.isin(left[:, COLUMN['serial']], sorted(recorded))]
         if left.size:
             self.sentences.append(
-                f'requirement 3: {len(left)} requests are in flight when CLEAR_ENDPOINT returns, '
-                f'at cycle {self.cleared_at}; the first is serial {left[0, COLUMN["serial"]]}'
+                f'requirement 3: {len(left)} requests are in flight when {self.end} returns, '
+                f'at cycle {self.cleared_at}; the first is {named(left[0])}'
             )
+
+    def _serials_in_regions(self) -> set[int]:
+        """Requests that the next backend will find in the region, where it reaches it."""
+        machine, end = self.machine, self.host.backend
+        found = set()
+        for index, q in end.queues().items():
+            rows = int(machine.st[q + int(backend.Q_ROW_OF_HEAD)])
+            for head in end.recorded(index) if self.region and end.withdrawn else ():
+                row = int(machine.st[rows + head])
+                found.add(int(machine.tr[row + int(record.R_SERIAL)]))
+        return found
 
     def stopped(self) -> None:
         """The device has stopped: requirement 2.1, queue by queue."""
         self._left_in_log()
         st, mem = self.machine.st, self.machine.mem
-        for index, vq in enumerate(self.host.device.parent_obj.vqs):
+        for index, vq in enumerate(self.host.virtio.parent_obj.vqs):
             if not vq.is_set_up or index >= len(self.machine.devices):
                 continue
             v = self.machine.devices[index]
@@ -69,7 +94,8 @@ class Watch:
 
     def _left_in_log(self) -> None:
         """Requirement 2.3: what the backend has written, migration knows of."""
-        if not self.host.device.dev.log_enabled:
+        dev = self.host.dev
+        if dev is None or not dev.log_enabled:
             return
         bits = np.unpackbits(self.machine.dirty_log, bitorder='little')
         pages = np.flatnonzero(bits)
@@ -82,7 +108,7 @@ class Watch:
             )
 
     def still_stopped(self) -> None:
-        """The VM is about to go on: requirement 2.3 over the time since CLEAR_ENDPOINT returned."""
+        """The VM is about to go on: requirement 2.3 over the time since then."""
         self.started_at = self.host.control.now
         if self.pages is None:
             return
@@ -92,7 +118,7 @@ class Watch:
             at = changed[0] * PAGE_SIZE
             self.sentences.append(
                 f'requirement 2.3: {len(changed)} guest pages changed between cycle '
-                f'{self.cleared_at}, when CLEAR_ENDPOINT returned, and cycle {self.started_at}; '
+                f'{self.cleared_at}, when {self.end} returned, and cycle {self.started_at}; '
                 f'the first is {at:#x}, {place_of(self.machine, at)}'
             )
 
@@ -101,7 +127,7 @@ class Watch:
         rows = frame.trace_rows(self.machine)
         end = self.started_at or np.iinfo(np.int64).max
         late = []
-        for index, since in self.host.file.detached.items():
+        for index, since in self.host.backend.detached.items():
             mine = rows[rows[:, COLUMN['queue']] == index - VQ_REQUEST_FIRST]
             fetched = mine[:, COLUMN['t_fetch']] - 1
             late += mine[(fetched > since) & (fetched < end)].tolist()
@@ -110,21 +136,16 @@ class Watch:
             first = min(late, key=lambda row: row[COLUMN['t_fetch']])
             sentences.append(
                 f'requirement 2.2: {len(late)} requests were taken up after their queue was '
-                f'stopped; the first is serial {first[COLUMN["serial"]]}, at cycle '
+                f'stopped; the first is {named(first)}, at cycle '
                 f'{first[COLUMN["t_fetch"]] - 1}'
             )
         return sentences
 
 
-def in_flight(host: Host) -> int:
-    """Commands that the backend has fetched and not answered."""
-    st = host.control.machine.st
-    total = 0
-    for q in host.control.machine.host_vqs:
-        current, first = int(st[q + int(backend.Q_INFLIGHT)]), q + int(backend.Q_INFLIGHTS)
-        for count in (first, first + 1):
-            total += int(st[count]) - (1 if count == current else 0)
-    return total
+def named(row: npt.NDArray[np.int64] | list[int]) -> str:
+    """A request, for a sentence."""
+    op = ('READ', 'WRITE', 'FLUSH')[row[COLUMN['op']]]
+    return f'serial {row[COLUMN["serial"]]}, {op} at LBA {row[COLUMN["lba"]]}'
 
 
 def place_of(machine: Machine, at: int) -> str:

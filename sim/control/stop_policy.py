@@ -1,67 +1,165 @@
-"""How a VM is stopped: what QEMU and the kernel do, what they could, and what they must not.
+"""How a VM is stopped: what QEMU and the backends do, what they could, and what they must not.
 
 The wrong ones leave out one mechanism, or turn two steps round; `breaks` says which requirement is
-there to notice. Policies that belong to other backends than the kernel's vhost-scsi are refused.
+there to notice. A policy belongs to the backends that have it. One that a backend does not have is
+refused with the reason; where the reason is only that nobody has written it, `run.hypothetical`
+lets the backend do it all the same, and the report says so.
 """
 
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from sim.errors import ConfigError
+
+KERNEL, USER, EMULATED = 'vhost-scsi', 'vhost-user-scsi', 'virtio-scsi'
+EVERYBODY = (KERNEL, USER, EMULATED)
+
+TIMEOUT_NS = 4_000_000_000  # SPDK_VHOST_SESSION_STOP_RETRY_TIMEOUT_IN_SEC
 
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """A policy. `breaks`: the requirement that a wrong one violates. `hypothetical`: no kernel has
-    it. `lead`: it begins a chosen time before the vCPUs pause.
+    """A policy. `breaks`: the requirement that a wrong one violates. `lead`: it begins a chosen
+    time before the vCPUs pause. `invented`: no backend has it.
+
+    `of`: the stacks that have it; `could`: those that have not, and why, but do it where
+    run.hypothetical says so; `never`: those where it has no meaning, and why. `depth` and `timeout`
+    (ns) are the parameters of `throttle` and `timeout`.
     """
 
     name: str
     what: str
     breaks: str = ''
-    hypothetical: bool = False
     lead: bool = False
+    invented: bool = False
+    of: tuple[str, ...] = EVERYBODY
+    could: Mapping[str, str] = field(default_factory=dict)
+    never: Mapping[str, str] = field(default_factory=dict)
+    depth: int | None = None
+    timeout: int | None = None
 
+    def hypothetical_on(self, stack: str) -> bool:
+        """Is it none that this backend has?"""
+        return self.invented or stack in self.could
+
+
+NO_VHOST = 'QEMU serves the device itself: there is no backend that could'
+
+NO_REGION = {
+    KERNEL: 'kernel vhost-scsi has no in-flight region; it is of vhost-user',
+    USER: 'QEMU has the in-flight region for vhost-user-blk only (property inflight-migration), '
+          'not for vhost-user-scsi',
+}  # fmt: skip
 
 POLICIES = {
     policy.name: policy
     for policy in (
-        Policy(name='drain', what='CLEAR_ENDPOINT waits for what is in flight, as the kernel does'),
         Policy(
-            name='gate', hypothetical=True, lead=True,
+            name='drain',
+            what='the stop of the device waits for what is in flight, as every backend does',
+        ),
+        Policy(
+            name='gate', invented=True, lead=True,
             what='the worker stops fetching before the vCPUs pause, and the drain runs meanwhile',
         ),
         Policy(
             name='quiesce', lead=True,
             what='the guest begins no request for a while before its vCPUs pause (fsfreeze)',
         ),
-        Policy(name='no-flush', breaks='3', what='CLEAR_ENDPOINT waits for nothing'),
-        Policy(name='no-detach', breaks='2.2', what='the queues keep their backend'),
-        Policy(name='no-sync', breaks='2.1', what='what GET_VRING_BASE says is lost'),
         Policy(
-            name='base-before-clear', breaks='2.1',
-            what='GET_VRING_BASE is read while requests are in flight',
+            name='throttle', lead=True, depth=1,
+            what='the guest may have few requests out for a while before its vCPUs pause',
         ),
         Policy(
-            name='log-before-flush', breaks='2.3',
+            name='timeout', of=(USER,), timeout=TIMEOUT_NS,
+            what='the drain is given up after a time and the rest left behind, as SPDK does',
+            could={KERNEL: 'kernel vhost-scsi waits without a limit; it is SPDK that gives up'},
+            never={EMULATED: 'QEMU drains its own block layer without a limit; it is SPDK that '
+                             'gives up'},
+        ),
+        Policy(
+            name='inflight', of=(),
+            what='nobody waits: the in-flight region says what is out, and the next start submits '
+                 'it again',
+            could=NO_REGION, never={EMULATED: NO_VHOST + ' leave an in-flight region'},
+        ),
+        Policy(
+            name='suspend', of=(),
+            what='SUSPEND drains the queues before GET_VRING_BASE is read, as vhost-vdpa does',
+            could={KERNEL: 'kernel vhost-scsi has no VHOST_VDPA_SUSPEND; it is of vhost-vdpa'},
+            never={
+                USER: 'GET_VRING_BASE is what suspends a vhost-user queue: that is --policy drain',
+                EMULATED: NO_VHOST + ' be suspended',
+            },
+        ),
+        Policy(name='no-flush', breaks='3', what='the stop waits for nothing'),
+        Policy(name='no-detach', breaks='2.2', what='the queues go on being served'),
+        Policy(
+            name='no-sync', breaks='2.1', of=(KERNEL, USER),
+            what='what GET_VRING_BASE says is lost',
+            never={EMULATED: 'the virtqueues are QEMU\'s own: nothing has to be asked for'},
+        ),
+        Policy(
+            name='no-region', breaks='3', of=(),
+            what='as inflight, but the in-flight region does not reach the next start',
+            could=NO_REGION, never={EMULATED: NO_VHOST + ' leave an in-flight region'},
+        ),
+        Policy(
+            name='no-cancel', breaks='3', of=(),
+            what='as inflight, but the disk still performs what was with it',
+            could=NO_REGION, never={EMULATED: NO_VHOST + ' leave an in-flight region'},
+        ),
+        Policy(
+            name='base-before-clear', breaks='2.1', of=(KERNEL,),
+            what='GET_VRING_BASE is read while requests are in flight',
+            never={
+                USER: 'GET_VRING_BASE is what stops a vhost-user queue: it cannot come before',
+                EMULATED: 'there is no GET_VRING_BASE',
+            },
+        ),
+        Policy(
+            name='log-before-flush', breaks='2.3', of=(KERNEL, USER),
             what='the dirty log is synced while requests are in flight (with --log)',
+            never={EMULATED: 'QEMU marks the pages that it writes by itself: there is no log'},
         ),
     )
 }  # fmt: skip
 
-ELSEWHERE = {
-    'inflight': 'it is of vhost-user-blk with an in-flight region; kernel vhost-scsi has none',
-    'timeout': "it is SPDK's; kernel vhost-scsi waits without a limit",
-    'suspend': 'it is of vhost-vdpa; kernel vhost-scsi has no VHOST_VDPA_SUSPEND',
-    'throttle': 'it belongs to the rounds of a migration; a stop on one host has none',
-}
 
+def policy_named(
+    name: str,
+    lead: int = 0,
+    *,
+    stack: str = KERNEL,
+    hypothetical: bool = False,
+    depth: int | None = None,
+    timeout: int | None = None,
+) -> Policy:
+    """The policy of a name with its parameters, for a backend.
 
-def policy_named(name: str, lead: int) -> Policy:
-    """The policy of a name. Errors: ConfigError where there is none that the kernel can."""
-    if name in ELSEWHERE:
-        raise ConfigError(f'--policy {name}: {ELSEWHERE[name]}; use --policy drain')
+    Errors: ConfigError where the backend cannot do it, or a parameter has no meaning.
+    """
     if name not in POLICIES:
         raise ConfigError(f'--policy {name}: no such policy; known: {", ".join(POLICIES)}')
-    if lead and not POLICIES[name].lead:
+    policy = POLICIES[name]
+    if stack in policy.never:
+        raise ConfigError(
+            f'--policy {name}: not with {stack}: {policy.never[stack]}; use --policy drain'
+        )
+    if stack in policy.could and not hypothetical:
+        raise ConfigError(
+            f'--policy {name}: {policy.could[stack]}; use --policy drain, or try it all the same '
+            'with --set run.hypothetical=true'
+        )
+    if lead and not policy.lead:
         raise ConfigError(f'--lead: has no meaning with --policy {name}; take it out')
-    return POLICIES[name]
+    if depth is not None and policy.depth is None:
+        raise ConfigError(f'--depth: has no meaning with --policy {name}; take it out')
+    if depth is not None and depth < 1:
+        raise ConfigError(f'--depth {depth}: a queue depth is 1 or more; to stop it use quiesce')
+    if timeout is not None and policy.timeout is None:
+        raise ConfigError(f'--timeout: has no meaning with --policy {name}; take it out')
+    return dataclasses.replace(
+        policy, depth=depth or policy.depth, timeout=policy.timeout if timeout is None else timeout
+    )

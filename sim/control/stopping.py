@@ -11,6 +11,7 @@ synced into the device), 2.2 (no further I/O to the target), 2.3 (guest memory i
 (requests in flight are completed), as the change that made vhost-scsi migratable stated them.
 """
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,12 +20,12 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.analysis import frame
-from sim.config import Config
-from sim.control import felt
+from sim.config import Config, load
+from sim.control import felt, stop_stamps
 from sim.control.clock import Action
-from sim.control.halves import lead_in, start_half, stop_half
+from sim.control.halves import lead_in, prepare, start_half, stop_half
 from sim.control.power import Host, switch_on
-from sim.control.stop_checks import Watch, in_flight
+from sim.control.stop_checks import Watch
 from sim.control.stop_policy import POLICIES, Policy
 from sim.control.vm import VmExitError
 from sim.engine import Engine
@@ -71,6 +72,7 @@ class Stopping:
     def attend(self, engine: Engine, phases: Phases) -> None:
         """Switch the device on and schedule the stop."""
         self.host = switch_on(engine, self.config)
+        prepare(self.host, self.plan.policy)
         engine.env.process(self._guarded(self.host, phases))
 
     # ---- the process
@@ -79,7 +81,8 @@ class Stopping:
         plan, hz = self.plan, self.config.host.cpu_hz
         if plan.log is not None:
             yield host.control.env.timeout(int(ns_to_cycles(plan.log, hz)))
-            yield from host.device.dev.set_log(True)
+            assert host.dev is not None
+            yield from host.dev.set_log(True)
         begin = int(ns_to_cycles(plan.at - plan.lead, hz))
         yield host.control.env.timeout(max(0, begin - host.control.now))
         yield from lead_in(host, plan.policy)
@@ -114,7 +117,7 @@ class Stopping:
         machine = host.control.machine
         rows = frame.trace_rows(machine)
         self.open_serials, self.unfetched = felt.open_requests(rows)
-        self.in_flight = in_flight(host)
+        self.in_flight = host.backend.in_flight()
 
     # ---- the report
 
@@ -138,7 +141,7 @@ class Stopping:
             outcome = 'hung'
         elif outcome == 'ok' and not np.isin(rows[:, felt.COLUMN['outcome']], felt.FINE).all():
             outcome = 'errors'
-        findings, run_violations = self._explained(rows, outcome, result)
+        findings, others = self._explained(rows, outcome, result)
         first = felt.first_completion(rows, self.resumed_at)
         return {
             'id': result.report['id'],
@@ -154,8 +157,10 @@ class Stopping:
             'unfetched_at_stop': self.unfetched,
             'responses': felt.responses(rows, self.open_serials),
             **felt.slow(rows, hz),
-            'violations': [*(self.watch.found() if self.watch else []), *run_violations],
+            'left_behind': len(host.backend.left_behind),
+            'violations': [*(self.watch.found() if self.watch else []), *others],
             'findings': findings,
+            'replay': replay(self.config, self.plan),
             'expected': self.plan.policy.breaks,
             'hypothetical': self._hypothetical(result),
             'policy': self.plan.policy.name,
@@ -165,25 +170,89 @@ class Stopping:
     def _explained(
         self, rows: npt.NDArray[np.int64], outcome: str, result: Result
     ) -> tuple[list[str], list[str]]:
-        """Findings, and those violations of the run that are not explained by them.
+        """Findings, and those violations of the run and end to end that they do not explain.
 
         Where QEMU has ended the VM, and where requests stand in a ring whose kick was consumed, the
-        real guest would wait for ever as well: it is found, and no mistake of the simulation.
+        real guest would wait for ever as well: it is found, and no mistake of the simulation. What
+        SPDK has given up is lost in life too, but a violation all the same.
         """
-        findings, left = [], felt.stranded(rows)
+        assert self.host is not None
+        machine, end = self.host.control.machine, self.host.backend
+        stamps = stop_stamps.check(machine, rows)
+        run_violations = self._without_resubmissions(rows, result.violations)
+        left = felt.stranded(rows)
+        completed = rows[rows[:, felt.COLUMN['completed']] > 0, felt.COLUMN['serial']]
+        lost = sorted(set(end.left_behind) - set(completed.tolist()))
+        findings: list[str] = []
+        explained: tuple[str, ...] = ('conservation', 'end:', "Little's law")
         if outcome.startswith('QEMU exits'):
             findings.append('liveness: the VM has ended; its requests are never answered')
-        elif outcome == 'hung' and left is not None and not self.plan.policy.breaks:
+        elif self.plan.policy.breaks:
+            return [], [*stamps, *run_violations]
+        elif lost:
+            findings.append(
+                f'lost: {len(lost)} requests were left behind and are never answered, the first is '
+                f'serial {lost[0]}'
+            )
+        elif outcome == 'hung' and left is not None:
             findings.append(left)
         if not findings:
-            return [], result.violations
-        explained = ('conservation', 'end', "Little's law")
-        return findings, [v for v in result.violations if not v.startswith(explained)]
+            return [], [*stamps, *run_violations]
+        if not lost:
+            explained = (*explained, 'end to end: liveness', 'end to end: rings')
+        found = [*stamps, *run_violations]
+        return findings, [sentence for sentence in found if not sentence.startswith(explained)]
+
+    def _without_resubmissions(
+        self, rows: npt.NDArray[np.int64], violations: list[str]
+    ) -> list[str]:
+        """What an in-flight region has had submitted again may be fetched twice, and once done."""
+        assert self.host is not None
+        again = np.isin(rows[:, felt.COLUMN['serial']], self.host.backend.left_behind)
+        fetched = rows[:, felt.COLUMN['fetched']]
+        if not self.host.backend.keeps or (fetched[~again] != 1).any() or (fetched > 2).any():
+            return violations
+        return [v for v in violations if not ('conservation' in v and 'not fetched' in v)]
 
     def _hypothetical(self, result: Result) -> list[str]:
         policy = self.plan.policy
-        mine = [f'stop policy {policy.name}: {policy.what}'] if policy.hypothetical else []
+        stack = STACKS[self.config.device.driver]
+        hypothetical = policy.hypothetical_on(stack)
+        reason = f' ({policy.could[stack]})' if stack in policy.could else ''
+        mine = [f'stop policy {policy.name}: {policy.what}{reason}'] if hypothetical else []
         return [*result.report['hypothetical'], *mine]
+
+
+def replay(config: Config, plan: StopPlan) -> str:
+    """The command that does this stop again.
+
+    Where a config has several jobs, LUNs or actions it is in the report, and CONFIG.toml here.
+    """
+    words = ['python', '-m', 'sim', 'stop']
+    mine = config.effective()
+    usual = load(
+        device={'driver': mine['device']['driver']}, target={'kind': mine['target']['kind']}
+    ).effective()
+    if len(mine['job']) > 1 or {'lun', 'tmf', 'hotplug'} & mine.keys():
+        words.append('CONFIG.toml')
+    else:
+        mine['workload'], usual['workload'] = mine.pop('job')[0], usual.pop('job')[0]
+        words += ['--set', f'target.kind={mine["target"]["kind"]}']
+        words += ['--device', mine['device']['driver']]
+        for section, keys in mine.items():
+            for key, value in keys.items():
+                if value != usual.get(section, {}).get(key) and value is not None:
+                    text = str(value).lower() if isinstance(value, bool) else str(value)
+                    words += ['--set', f'{section}.{key}={text}']
+    words += ['--at', f'{plan.at}ns', '--policy', plan.policy.name]
+    times = {'gap': plan.gap, 'hold': plan.hold, 'lead': plan.lead, 'log': plan.log}
+    times['timeout'] = plan.policy.timeout
+    for name, ns in times.items():
+        if ns:
+            words += [f'--{name}', f'{ns}ns']
+    if plan.policy.depth is not None:
+        words += ['--depth', str(plan.policy.depth)]
+    return shlex.join(words)
 
 
 def stop(
@@ -197,10 +266,10 @@ def stop(
         raise ConfigError(
             f'run.record={config.run.record}: a stop looks at every request; use run.record=full'
         )
-    if STACKS[config.device.driver] != 'vhost-scsi':
+    if plan.log is not None and STACKS[config.device.driver] == 'virtio-scsi':
         raise ConfigError(
-            f'device.driver={config.device.driver}: the stop of kernel vhost-scsi is modelled, not '
-            'its; use vhost-scsi-pci'
+            f'--log: of {config.device.driver} QEMU marks what it writes by itself, there '
+            'is no log: take it out'
         )
     stopping = Stopping(config, plan)
     result = run(config, attend=stopping.attend)

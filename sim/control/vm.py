@@ -61,6 +61,17 @@ class Vm:
             guest.unfreeze(self.machine.st, u64(g), self.control.now)
         self.control.engine.wake_agents()
 
+    def set_queue_depth(self, depth: int | None) -> None:
+        """The guest's agent writes to /sys/block/*/device/queue_depth; None: what it was before."""
+        st, work = self.machine.st, self.machine.event_work
+        count, table = int(st[work + int(guest.W_LUNS)]), int(st[work + int(guest.W_LUN_LIST)])
+        for lun in st[table : table + count].tolist():
+            full = int(st[lun + int(guest.L_FULL_DEPTH)])
+            st[lun + int(guest.L_DEPTH)] = full if depth is None else min(depth, full)
+            if depth is None and st[lun + int(guest.L_STARVED)]:
+                guest.run_starved(st, u64(lun), u64(0), self.control.now)
+        self.control.engine.wake_agents()
+
     def exit(self, message: str) -> None:
         """QEMU's exit(1): the vCPUs stand for ever. Raises VmExitError."""
         self.ended = message

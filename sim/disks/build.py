@@ -24,7 +24,8 @@ SCHEDULERS = {'fifo': fields.FIFO, 'sstf': fields.SSTF, 'sptf': fields.SPTF}
 class DiskPlan:
     """Writes one disk into the state of the agents.
 
-    `commands` is how many it may hold at one time, `null_service` the cycles of the null medium.
+    `commands` is how many it may hold at one time, beside as many that a stop has left behind;
+    `null_service` the cycles of the null medium.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class DiskPlan:
         lanes = self.lanes(commands)
         values = {
             fields.D_KIND: KINDS.get(target.kind, fields.LANES),
-            fields.D_HEAP: self.take(HEAP_WORDS * (commands + 2 * lanes + 2)),
+            fields.D_HEAP: self.take(HEAP_WORDS * (2 * commands + 2 * lanes + 2)),
             fields.D_BLOCKS: target.size // SECTOR,
             fields.D_HZ: self.hz,
             fields.D_LANES: lanes,
@@ -160,7 +161,7 @@ class DiskPlan:
             fields.M_SETTLE_WRITE: self.cycles(target.settle_write),
             fields.M_SCHEDULER: SCHEDULERS[target.scheduler],
             fields.M_NCQ: target.ncq,
-            fields.M_QUEUE: self.take(fields.ACCESS_WORDS * (commands + cached + 1)),
+            fields.M_QUEUE: self.take(fields.ACCESS_WORDS * (2 * commands + cached + 1)),
             fields.M_CACHED_ROOM: cached,
             fields.M_READ_AHEAD: target.read_ahead // SECTOR,
             fields.M_BUFFER_STOP: 0,

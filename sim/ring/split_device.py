@@ -263,6 +263,14 @@ def fetch(mem, lines, st, v, core, buffers):
     return head
 
 
+@kernel
+def fetch_again(mem, lines, st, v, core, buffers, head):
+    """Walk a chain without looking into the available ring."""
+    clear_buffers(st, buffers)
+    verdict = _walk_chain(mem, lines, st, v, core, buffers, head)
+    return refuse(st, v, verdict) if verdict else head
+
+
 @kernel(inline=True)
 def _head_at(mem, lines, st, v, core, index):
     """The head in the available ring at `index`."""

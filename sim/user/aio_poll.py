@@ -21,8 +21,10 @@ import numpy as np
 from sim.agents import (
     A_BUSY,
     A_STATE,
+    H_NOTICE,
     K_IOTHREAD_ROUND,
     K_IOTHREAD_TURN,
+    N_STOPPED,
     NEVER,
     SILENT,
 )
@@ -34,6 +36,9 @@ from sim.jit import kernel
 from sim.memory import take_cycles
 from sim.user import scsi as user_scsi
 from sim.user.fields import (
+    ASKED,
+    LAST,
+    STANDS,
     T_ASLEEP,
     T_BELL,
     T_CORE,
@@ -44,6 +49,7 @@ from sim.user.fields import (
     T_QUEUES,
     T_SLOT,
     T_SPUN,
+    T_STOP,
     THREAD_FIELDS,
     next_round,
     rouse,
@@ -141,6 +147,8 @@ def _polling_time(st, i):
 def turn(mem, lines, st, i, now):
     """aio_poll() begins: poll, or go straight into the system call."""
     st[i + I_SINCE] = now
+    if st[i + T_STOP] and detach(st, i):
+        return np.int64(0)
     time = _polling_time(st, i)
     if time == 0:
         st[i + A_STATE] = ARM if st[i + I_POLLING] else ENTER
@@ -149,6 +157,28 @@ def turn(mem, lines, st, i, now):
     st[i + I_POLL_UNTIL] = now + time
     st[i + A_STATE] = LOOK
     return st[K_IOTHREAD_ROUND] + take_cycles(lines, st[i + T_CORE])
+
+
+@kernel
+def detach(st, i):
+    """virtio_scsi_dataplane_stop_vq_bh(): no virtqueue is watched any more.
+
+    One that has been kicked for is served a last time, which True says.
+    """
+    if st[i + T_STOP] == LAST:
+        st[i + T_STOP] = STANDS
+        st[H_NOTICE] |= N_STOPPED
+    if st[i + T_STOP] == STANDS:
+        return False
+    st[i + T_STOP] = LAST
+    for index in range(st[i + T_QUEUES]):
+        q = queue_of(st, i, index)
+        st[q + Q_WATCHED] = 0
+        st[q + Q_READY] = st[q + Q_KICK_QUEUED]
+        st[q + Q_KICK_QUEUED] = 0
+    st[i + I_NEXT] = 0
+    st[i + A_STATE] = RUN
+    return True
 
 
 @kernel
@@ -172,6 +202,9 @@ def look(mem, lines, st, i, now):
     if _anything(mem, lines, st, i):
         st[i + I_POLLS_WON] += 1
         return becomes_ready(st, i, now) + take_cycles(lines, st[i + T_CORE])
+    if st[i + T_STOP] == ASKED:
+        st[i + A_STATE] = TURN
+        return take_cycles(lines, st[i + T_CORE])
     if now >= st[i + I_POLL_UNTIL]:
         st[i + I_POLLS_LOST] += 1
         st[i + A_STATE] = ARM
@@ -209,6 +242,9 @@ def enter(mem, lines, st, i, looks, now):
     delay = take_cycles(lines, st[i + T_CORE])
     if ready:
         return delay + st[K_IOTHREAD_TURN] + becomes_ready(st, i, now)
+    if st[i + T_STOP] == ASKED:  # the notifier of the context is readable
+        st[i + A_STATE] = TURN
+        return delay + st[K_IOTHREAD_TURN]
     st[i + A_STATE] = SLEEP
     st[i + T_ASLEEP] = 1
     st[i + T_IDLE_FROM] = now + delay
@@ -224,6 +260,8 @@ def read_eventfds(st, i):
         st[i + T_DONE_FIRED] = 0
         st[i + I_DISK_READY] = 1
         found = True
+    if st[i + T_STOP]:
+        return found
     for index in range(st[i + T_QUEUES]):
         q = queue_of(st, i, index)
         if st[q + Q_KICK_QUEUED]:

@@ -33,8 +33,13 @@ u64 = np.uint64
     T_DROPPED,
     T_RING_ERRORS,
     T_REFUSED,  # requests answered BAD_TARGET, OVERRUN or FAILURE
-) = map(u64, range(A_FIELDS, A_FIELDS + 17))
-THREAD_FIELDS = A_FIELDS + 17
+    T_STOP,  # does it serve its virtqueues: RUNS, ASKED, LAST, STANDS
+) = map(u64, range(A_FIELDS, A_FIELDS + 18))
+THREAD_FIELDS = A_FIELDS + 18
+
+# T_STOP: it serves them; control has asked it not to; IOThread: what has been kicked for is served
+# a last time; it does not, and has left N_STOPPED.
+RUNS, ASKED, LAST, STANDS = range(4)
 
 
 @kernel

@@ -95,6 +95,7 @@ from sim.user.fields import (
     T_QUEUES,
     T_REFUSED,
     T_RING_ERRORS,
+    T_STOP,
     take_done,
 )
 from sim.user.scsi import Q_POLL_TIME, Q_READY, Q_UNSIGNALLED, Q_WATCHED
@@ -148,7 +149,7 @@ def _run(mem, lines, st, tr, i, now):
 def _handle(mem, lines, st, i, q):
     """virtio_scsi_handle_cmd_vq() begins; it switches kicks off unless polling has done so."""
     core, v = st[i + T_CORE], u64(st[q + Q_DEVICE])
-    if not st[q + Q_WATCHED]:
+    if not st[q + Q_WATCHED] and not st[i + T_STOP]:
         st[q + Q_WATCHED] = 1
         if st[i + I_POLLING]:
             user_scsi.disable_notify(mem, lines, st, q, core)
@@ -197,6 +198,7 @@ def _break(st, tr, i, x):
     st[i + T_RING_ERRORS] += 1
     st[i + T_DROPPED] += 1
     tr[u64(st[x + X_ROW]) + record.R_OUTCOME] = record.DROPPED
+    user_scsi.count_out(st, u64(st[x + X_QUEUE]), x)
 
 
 @kernel

@@ -27,24 +27,28 @@ from sim import backend, record, target
 from sim.agents import (
     A_BUSY,
     A_STATE,
+    H_NOTICE,
     K_CALL_WRITE,
     K_IRQ_INJECT,
     K_REACTOR_COMPLETE,
     K_REACTOR_QUEUE,
     K_REACTOR_ROUND,
     K_REACTOR_SUBMIT,
+    N_STOPPED,
     NEVER,
     RUNG,
     SILENT,
     wake,
 )
-from sim.backend import Q_IRQ_SLOT, Q_SIGNALS, Q_SIGNALS_SUPPRESSED
+from sim.backend import Q_IRQ_SLOT, Q_LOG_ALL, Q_SIGNALS, Q_SIGNALS_SUPPRESSED, Q_VHOST
 from sim.jit import kernel
 from sim.lio.command import MEDIUM
 from sim.memory import hit_cycles, take_cycles
-from sim.se_cmd import X_QUEUE, X_ROW
+from sim.se_cmd import LEFT_BEHIND, X_QUEUE, X_ROW, X_TAG
 from sim.user import scsi as user_scsi
 from sim.user.fields import (
+    ASKED,
+    STANDS,
     T_BELL,
     T_COMMAND,
     T_CORE,
@@ -57,11 +61,13 @@ from sim.user.fields import (
     T_RING_ERRORS,
     T_SLOT,
     T_SPUN,
+    T_STOP,
     THREAD_FIELDS,
     next_round,
     take_done,
 )
 from sim.user.scsi import Q_UNSIGNALLED
+from sim.vhost import log as vhost_log
 
 u64 = np.uint64
 
@@ -98,6 +104,8 @@ def _queue(st, r):
 def _poll(mem, lines, st, tr, r, now):
     """vdev_worker(): look at one virtqueue after the other, up to one that holds something."""
     core, delay = st[r + T_CORE], np.int64(0)
+    if st[r + T_STOP] and st[r + P_QUEUE] == 0:
+        _look_at_none(st, r)
     while st[r + P_QUEUE] < st[r + T_QUEUES]:
         q = _queue(st, r)
         delay += st[K_REACTOR_QUEUE]
@@ -113,6 +121,15 @@ def _poll(mem, lines, st, tr, r, now):
         st[r + A_STATE] = SIGNAL
         return delay
     return delay + _reap(st, tr, r, now + delay)
+
+
+@kernel
+def _look_at_none(st, r):
+    """Between two rounds the poller of the device has been unregistered (vhost_scsi_stop)."""
+    if st[r + T_STOP] == ASKED:
+        st[r + T_STOP] = STANDS
+        st[H_NOTICE] |= N_STOPPED
+    st[r + P_QUEUE] = st[r + T_QUEUES]
 
 
 @kernel
@@ -184,11 +201,19 @@ def _hand_over(mem, lines, st, tr, r, course, now):
 
 @kernel
 def _finish(mem, lines, st, tr, r, x, now):
-    """vhost_scsi_task_cpl(): response, used element, used.idx; no interrupt yet."""
-    core = st[r + T_CORE]
+    """vhost_scsi_task_cpl(): response, used element, used.idx; no interrupt yet.
+
+    A task that the session was stopped over is only freed. The dirty log is told of the request's
+    writable buffers (vhost_log_req_desc), at no cost.
+    """
+    if st[x + X_TAG] == LEFT_BEHIND:
+        return
+    core, q = st[r + T_CORE], u64(st[x + X_QUEUE])
     length = user_scsi.reply(mem, lines, st, core, x, SPDK)
     user_scsi.give_back(mem, lines, st, tr, x, core, length, now)
-    st[u64(st[x + X_QUEUE]) + Q_UNSIGNALLED] += 1
+    st[q + Q_UNSIGNALLED] += 1
+    if st[q + Q_LOG_ALL]:
+        vhost_log.log_answer(st, u64(st[q + Q_VHOST]), x)
 
 
 @kernel

@@ -15,12 +15,15 @@ The ring operations stand here once for both threads.
 import numpy as np
 
 from sim import backend, scsi, vring
+from sim.agents import H_NOTICE, N_INFLIGHT
 from sim.backend import (
     HOST_QUEUE_WORDS,
+    Q_BACKEND,
     Q_BUFFERS,
     Q_COMMAND_WORDS,
     Q_COMMANDS,
     Q_DEVICE,
+    Q_RESUBMITS,
     Q_VHOST,
 )
 from sim.jit import kernel
@@ -51,6 +54,7 @@ from sim.se_cmd import (
     X_DIRECTION,
     X_EXPECTED,
     X_HEAD,
+    X_INFLIGHT,
     X_LENGTH,
     X_LUN,
     X_QUEUE,
@@ -60,6 +64,7 @@ from sim.se_cmd import (
     X_SPACE,
     X_STATUS,
 )
+from sim.vhost import inflight
 from sim.vhost import scsi as vhost_scsi
 
 u64 = np.uint64
@@ -70,8 +75,9 @@ u64 = np.uint64
     Q_POLL_TIME,  # IOThread: how long it would poll for this virtqueue
     Q_WATCHED,  # IOThread: it is among those that are polled
     Q_READY,  # IOThread: its handler runs in this turn
-) = map(u64, range(HOST_QUEUE_WORDS, HOST_QUEUE_WORDS + 4))
-USER_QUEUE_WORDS = HOST_QUEUE_WORDS + 4
+    Q_TASKS,  # requests taken and not answered
+) = map(u64, range(HOST_QUEUE_WORDS, HOST_QUEUE_WORDS + 5))
+USER_QUEUE_WORDS = HOST_QUEUE_WORDS + 5
 
 EMPTY = vring.EMPTY
 
@@ -90,6 +96,8 @@ ALL_PIECES = 1024
 @kernel
 def fetch(mem, lines, st, q, core):
     """Take the next chain into the queue's buffer list (sim.vring.fetch)."""
+    if st[q + Q_RESUBMITS]:
+        return inflight.resubmit(mem, lines, st, q, core)
     return vring.fetch(mem, lines, st, u64(st[q + Q_DEVICE]), core, u64(st[q + Q_BUFFERS]))
 
 
@@ -103,6 +111,8 @@ def more_avail(mem, lines, st, q, core):
 def published(mem, lines, st, q, core, most):
     """How many chains can be taken now, at most `most`; a packed ring does not say how many."""
     device = u64(st[q + Q_DEVICE])
+    if st[q + Q_RESUBMITS]:
+        return min(most, st[q + Q_RESUBMITS])
     if not vring.more_avail(mem, lines, st, device, core):
         return 0
     return most if st[device + vring.V_PACKED] else min(most, vring.backlog(st, device))
@@ -125,6 +135,16 @@ def give_back(mem, lines, st, tr, x, core, length, now):
     """Write the used element of command `x`, and move the index."""
     q, row = u64(st[x + X_QUEUE]), u64(st[x + X_ROW])
     backend.give_back(mem, lines, st, tr, q, core, st[x + X_HEAD], length, row, now)
+    count_out(st, q, x)
+
+
+@kernel
+def count_out(st, q, x):
+    """A request less; control is told where it waits for the last one."""
+    st[x + X_INFLIGHT] = 0
+    st[q + Q_TASKS] -= 1
+    if st[q + Q_TASKS] == 0 and not st[q + Q_BACKEND]:
+        st[H_NOTICE] |= N_INFLIGHT
 
 
 @kernel
@@ -143,6 +163,8 @@ def command_of(st, tr, q, head, now):
     st[x + X_QUEUE] = np.int64(q)
     st[x + X_HEAD] = head
     st[x + X_ROW] = np.int64(backend.note_fetch(st, tr, q, head, now))
+    st[x + X_INFLIGHT] = 1
+    st[q + Q_TASKS] += 1
     return x
 
 

@@ -5,8 +5,9 @@ import numpy as np
 from sim import record, vring
 from sim.agents import K_WORKER_LOG, wake, wrapped
 from sim.jit import kernel
-from sim.se_cmd import ACTIVE, IDLE, X_NEXT, X_QUEUE, X_ROW, X_STATE, X_TAG
+from sim.se_cmd import ACTIVE, IDLE, LEFT_BEHIND, X_NEXT, X_QUEUE, X_ROW, X_STATE, X_TAG
 from sim.vhost import control_queue as vhost_control
+from sim.vhost import inflight
 from sim.vhost import log as vhost_log
 from sim.vhost.fields import (
     B_DROPPED,
@@ -22,6 +23,7 @@ from sim.vhost.fields import (
     Q_ORDER_LIST,
     Q_ORDER_ROOM,
     Q_POLLED,
+    Q_REGION,
     Q_TAG_FREE,
     Q_TAG_LIST,
     Q_UNTOLD,
@@ -77,8 +79,9 @@ def _drop_commands(st, tr, q):
         st[q + Q_COMPLETIONS] = st[x + X_NEXT]
         st[q + Q_DROPPED] += 1
         tr[u64(st[x + X_ROW]) + record.R_OUTCOME] = record.DROPPED
-        put_tag(st, q, x)
-        count_out(st, x)
+        if st[x + X_TAG] != LEFT_BEHIND:
+            put_tag(st, q, x)
+            count_out(st, x)
 
 
 @kernel(inline=True)
@@ -90,6 +93,8 @@ def give_back(mem, lines, st, tr, q, core, head, length, row, now):
     """
     device = u64(st[q + Q_DEVICE])
     visible = vring.add_used(mem, lines, st, device, core, head, length)
+    if st[q + Q_REGION]:
+        inflight.track_used(st, q, head)
     if st[q + Q_POLLED]:
         wake(st, st[q + Q_IRQ_SLOT], now)
     if not st[device + vring.V_IN_ORDER]:

@@ -1,8 +1,9 @@
 """QEMU's struct vhost_dev: the generic half of a vhost device, in QEMU's order of ioctls.
 
 hw/virtio/vhost.c: vhost_dev_init, vhost_dev_start, vhost_dev_stop, vhost_dev_set_log, by version of
-QEMU. `VhostDev` talks to a file of the host kernel (sim.vhost.ioctl) and keeps the virtqueues as
-QEMU's virtio core has them; while vhost runs, their indices are stale, as in life.
+QEMU. `VhostDev` talks to a file of the host kernel (sim.vhost.ioctl) or over a socket
+(sim.user.session), and keeps the virtqueues as QEMU's virtio core has them; while vhost runs, their
+indices are stale, as in life.
 
     QEMU 4.2    VRING_CALL alone at init
     5.2         GET_BACKEND_FEATURES follows SET_FEATURES; vhost-scsi has no such ioctl
@@ -12,6 +13,7 @@ QEMU's virtio core has them; while vhost runs, their indices are stale, as in li
 """
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +23,6 @@ from sim.control.clock import Action
 from sim.control.vm import Vm
 from sim.layout import USED_IDX
 from sim.vhost.file import VRING_F_LOG, EventFd
-from sim.vhost.ioctl import VhostScsi
 
 LOG_CHUNK = 4096 * 64  # VHOST_LOG_CHUNK: bytes of guest memory per word of the log
 FEATURE_WORDS = 2  # VIRTIO_FEATURES_NU64S
@@ -29,6 +30,57 @@ FEATURE_WORDS = 2  # VIRTIO_FEATURES_NU64S
 # What the unset argument of GET_BACKEND_FEATURES held in a trace of QEMU 7.2: an errno of its own
 # at start (ENOBUFS: no queue has that number) and another when logging began (ENOTTY).
 STACK_AT_START, STACK_AT_LOG = 0xFFFFFFFF, 0
+
+
+class VhostOps(Protocol):
+    """struct VhostOps: what QEMU asks of a backend, whoever it is."""
+
+    def set_owner(self) -> Action:
+        """VHOST_SET_OWNER."""
+
+    def get_features(self) -> Action:
+        """VHOST_GET_FEATURES."""
+
+    def set_features(self, wanted: int) -> Action:
+        """VHOST_SET_FEATURES."""
+
+    def set_mem_table(self, regions: int) -> Action:
+        """VHOST_SET_MEM_TABLE."""
+
+    def set_log_base(self, log: object) -> Action:
+        """VHOST_SET_LOG_BASE."""
+
+    def new_worker(self) -> Action:
+        """VHOST_NEW_WORKER."""
+
+    def attach_vring_worker(self, index: int, worker: int) -> Action:
+        """VHOST_ATTACH_VRING_WORKER."""
+
+    def unknown(self, name: str, first_word: int) -> Action:
+        """An ioctl that vhost-scsi does not have."""
+
+    def set_vring_num(self, index: int, num: int) -> Action:
+        """VHOST_SET_VRING_NUM."""
+
+    def set_vring_base(self, index: int, num: int) -> Action:
+        """VHOST_SET_VRING_BASE."""
+
+    def set_vring_addr(
+        self, index: int, *, flags: int, desc: int, avail: int, used: int, log: int
+    ) -> Action:
+        """VHOST_SET_VRING_ADDR."""
+
+    def set_vring_kick(self, index: int, fd: EventFd | None) -> Action:
+        """VHOST_SET_VRING_KICK."""
+
+    def set_vring_call(self, index: int, fd: EventFd | None) -> Action:
+        """VHOST_SET_VRING_CALL."""
+
+    def set_vring_err(self, index: int, fd: EventFd | None) -> Action:
+        """VHOST_SET_VRING_ERR."""
+
+    def get_vring_base(self, index: int) -> Action:
+        """VHOST_GET_VRING_BASE."""
 
 
 @dataclass
@@ -65,7 +117,7 @@ class VhostDev:
     """struct vhost_dev. `vqs` are the device's virtqueues, `nvqs` how many vhost serves."""
 
     vm: Vm
-    file: VhostScsi
+    file: VhostOps
     qemu: tuple[int, int]
     vqs: list[VirtQueue]
     features: int = 0

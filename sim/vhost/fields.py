@@ -89,5 +89,9 @@ WORKER_WORDS = A_FIELDS + 27
     Q_INFLIGHTS,  # the two counts
     Q_INFLIGHTS_1,
     Q_POLLED,  # the guest polls it: the vector's agent is told of every used entry
-) = map(u64, range(35))
-HOST_QUEUE_WORDS = 35
+    Q_REGION,  # its in-flight region (sim.vhost.inflight), 0: none is agreed on
+    Q_COUNTER,  # counter of the next request in the region
+    Q_RESUBMITS,  # heads left to be submitted again
+    Q_RESUBMIT_LIST,  # they stand from word 1 on, the oldest last
+) = map(u64, range(39))
+HOST_QUEUE_WORDS = 39

@@ -20,7 +20,9 @@ from sim import agents, backend, features
 from sim.control.clock import Action, Call, Control
 from sim.formats.driver_rules import MAX_IO_VQS
 from sim.layout import ENOBUFS, VQ_REQUEST_FIRST
+from sim.se_cmd import LEFT_BEHIND, X_INFLIGHT, X_TAG
 from sim.vhost import scsi as vhost_scsi
+from sim.vhost.end import BackendEnd
 
 u64 = np.uint64
 
@@ -68,7 +70,7 @@ class Lio:
     held: dict[int, object] = field(default_factory=dict)  # target -> the file that has it
 
 
-class VhostFile:
+class VhostFile(BackendEnd):
     """One open file of /dev/vhost-scsi on a machine.
 
     `offered`: what GET_FEATURES says. `flush_device_ioctls`: whether SET_OWNER, SET_MEM_TABLE,
@@ -85,9 +87,7 @@ class VhostFile:
         offered: int = features.VHOST_SCSI_FEATURES,
         flush_device_ioctls: bool = True,
     ) -> None:
-        self.control = control
-        self.machine = control.machine
-        self.st = control.machine.st
+        super().__init__(control)
         self.lio = lio
         self.kernel = kernel
         self.offered = offered
@@ -103,24 +103,20 @@ class VhostFile:
         device = self.machine.vhost
         self.targets = int(self.st[device + int(vhost_scsi.S_TARGETS)])
         self.no_targets = int(self.st[device + int(vhost_scsi.S_NO_TARGETS)])
-        for q in self._queues().values():
+        for q in self.queues().values():
             self.st[q + int(backend.Q_BACKEND)] = 0
 
     # ---- the machine's side of a queue
 
-    def _queues(self) -> dict[int, int]:
-        """Base of the host side of each queue that the machine has, by index."""
-        return dict(enumerate(self.machine.host_vqs))
-
     def _workers(self) -> list[int]:
         """Bases of the workers that have queues attached, in order of creation."""
-        at = {int(self.st[q + int(backend.Q_WORKER)]) for q in self._queues().values()}
+        at = {int(self.st[q + int(backend.Q_WORKER)]) for q in self.queues().values()}
         slots = self.machine.slots_of(agents.WORKER)
         return [self.machine.bases[slot] for slot in slots if self.machine.bases[slot] in at]
 
     def _locked(self, index: int) -> Action:
         """Wait until vq->mutex of a queue is free; what follows without a yield is under it."""
-        q = self._queues().get(index)
+        q = self.queues().get(index)
         if q is None:
             return
         place = q + int(backend.Q_MUTEX)
@@ -130,7 +126,7 @@ class VhostFile:
 
     def _each_vq(self, cost: int, act: Callable[[int], None] | None = None) -> Action:
         """A loop over all queues of the device, each under its mutex; unused ones cost as much."""
-        known = self._queues()
+        known = self.queues()
         last = max(known, default=-1)
         for index in range(last + 1):
             yield from self.control.pay(cost)
@@ -183,6 +179,20 @@ class VhostFile:
 
         return self._ioctl(name, body())
 
+    # ---- commands
+
+    def commands_out(self, index: int) -> list[int]:
+        """Commands whose tag is taken."""
+        st, q = self.st, self.queues()[index]
+        listed, free = int(st[q + int(backend.Q_TAG_LIST)]), int(st[q + int(backend.Q_TAG_FREE)])
+        idle = set(st[listed : listed + free].tolist())
+        taken = [x for tag, x in enumerate(self.pool(index)) if tag not in idle]
+        return [x for x in taken if st[x + int(X_TAG)] != LEFT_BEHIND]
+
+    def put_out(self, index: int, x: int) -> None:
+        """vhost_scsi_put_inflight(), by whoever leaves the command behind."""
+        self.st[int(self.st[x + int(X_INFLIGHT)])] -= 1
+
     # ---- flush
 
     def flush_workers(self) -> Action:
@@ -199,15 +209,17 @@ class VhostFile:
             yield self.control.notice(agents.N_FLUSHED)
         yield from self.control.pay(self.control.costs.flush_wakeup)
 
-    def flush(self) -> Action:
+    def flush(self, patience: int | None = None) -> Action:
         """vhost_scsi_flush(): wait for what was fetched before, and not for what comes later.
 
-        There is no timeout.
+        There is no timeout; hypothetical: it waits for `patience` cycles at most, and leaves the
+        rest behind.
         """
         st, old = self.st, {}
+        until = None if patience is None else self.control.now + patience
 
         def turn_over(index: int) -> None:
-            q = self._queues()[index]
+            q = self.queues()[index]
             now = int(st[q + int(backend.Q_INFLIGHT)])
             first = q + int(backend.Q_INFLIGHTS)
             other = first + (1 if now == first else 0)
@@ -223,6 +235,12 @@ class VhostFile:
             waited = False
             while st[count] != 0:
                 waited = True
-                yield self.control.notice(agents.N_INFLIGHT)
+                answered = self.control.notice(agents.N_INFLIGHT)
+                if until is None:
+                    yield answered
+                    continue
+                yield answered | self.control.env.timeout(max(0, until - self.control.now))
+                if self.control.now >= until:
+                    self.leave_behind(cancel=False)
             if waited:
                 yield from self.control.pay(self.control.costs.flush_wakeup)

@@ -17,12 +17,9 @@ Which kernel does what:
     7.2     SET_FEATURES with an endpoint set may change LOG_ALL only
 """
 
-from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from sim import backend, vring
+from sim import backend
 from sim.control.clock import Action, Control
 from sim.features import version
 from sim.layout import EFAULT, EINVAL, VQ_REQUEST_FIRST
@@ -30,18 +27,14 @@ from sim.vhost import scsi as vhost_scsi
 from sim.vhost.file import EEXIST, ENODEV, Lio
 from sim.vhost.rings import VhostRings
 
-u64 = np.uint64
-
 ABI_VERSION = 1  # VHOST_SCSI_ABI_VERSION
 
 
 class VhostScsi(VhostRings):
     """A file with the ioctls of vhost-scsi: endpoint and events.
 
-    `without` names mechanisms of CLEAR_ENDPOINT that are left out, to see what they are good for:
-    'detach' (the queues keep their backend) and 'flush' (nobody waits). `detached`: when each queue
-    was to stop fetching. `on_cleared` is called when CLEAR_ENDPOINT is about to return 0.
-    `endpoint_twice`: a bug of the past, SET_ENDPOINT takes the same targets again.
+    The stop is CLEAR_ENDPOINT, at the end of which `on_cleared` is called. `endpoint_twice`: a bug
+    of the past, SET_ENDPOINT takes the same targets again.
     """
 
     def __init__(
@@ -50,11 +43,7 @@ class VhostScsi(VhostRings):
         super().__init__(control, lio, **settings)
         self.endpoint_twice = endpoint_twice
         self._taken_again = 0
-        self.without: frozenset[str] = frozenset()
-        self.detached: dict[int, int] = {}
         self._missed = self.machine.vhost + int(vhost_scsi.S_EVENTS_MISSED)
-        self.gated = False
-        self.on_cleared: Callable[[], None] | None = None
 
     # ---- the endpoint
 
@@ -104,24 +93,17 @@ class VhostScsi(VhostRings):
         yield from self._each_vq(costs.vq_step, attach)
         yield from self.flush()
         self.endpoint = taken
-        if self.gated:
-            self.gated = False
-            for index in self._queues():
+        for index, q in self.queues().items():
+            if self.gated or self.st[q + int(backend.Q_RESUBMITS)]:
                 self._kick(index)
+        self.gated = False
         return 0
 
     def _attach(self, index: int) -> None:
         """vhost_vq_set_backend() and vhost_vq_init_access()."""
-        st, q, vq = self.st, self._queues()[index], self.vqs[index]
-        v = int(st[q + int(backend.Q_DEVICE)])
-        seen = slice(v + int(vring.V_VERDICT), v + int(vring.V_TABLE))
-        counters = st[seen].copy()
-        vring.device_init(
-            self.machine.mem, st, u64(v), vq.num, vq.desc, vq.avail, vq.used, self.acked, vq.base,
-            vring.KERNEL_VHOST,
-        )  # fmt: skip
-        st[seen] = counters
-        st[q + int(backend.Q_BACKEND)] = 1
+        vq = self.vqs[index]
+        ring = vq.num, vq.desc, vq.avail, vq.used
+        self.take_ring(index, ring, self.acked, vq.base)
 
     def clear_endpoint(self, wwpn: str) -> Action:
         """VHOST_SCSI_CLEAR_ENDPOINT: once it has answered 0, guest memory is left alone."""
@@ -151,9 +133,21 @@ class VhostScsi(VhostRings):
             yield from self._let_go()
         yield from self._drain()
         self.endpoint = ()
-        if self.on_cleared is not None:
-            self.on_cleared()
+        self._left_alone()
         return 0
+
+    def suspend(self) -> Action:
+        """Hypothetical: VHOST_VDPA_SUSPEND. The queues are served no more, what is in flight is
+        waited for, and GET_VRING_BASE can be trusted before anything is taken down.
+        """
+
+        def body() -> Action:
+            yield from self._detach_all()
+            yield from self._drain()
+            self._left_alone()
+            return 0
+
+        return self._ioctl('VHOST_VDPA_SUSPEND', body())
 
     def gate(self) -> Action:
         """Hypothetical: what CLEAR_ENDPOINT does up to its first flush, while the vCPUs run on.
@@ -170,7 +164,7 @@ class VhostScsi(VhostRings):
 
         def detach(index: int) -> None:
             if 'detach' not in self.without:
-                self.st[self._queues()[index] + int(backend.Q_BACKEND)] = 0
+                self.st[self.queues()[index] + int(backend.Q_BACKEND)] = 0
             self.detached[index] = self.control.now
 
         yield from self._each_vq(self.control.costs.vq_step, detach)
@@ -180,7 +174,10 @@ class VhostScsi(VhostRings):
         if 'flush' in self.without:
             return
         before = self.control.enter_within('drain')
-        yield from self.flush()
+        if self.keeps:
+            yield from self.flush_workers()
+            self.leave_behind(cancel='cancel' not in self.without)
+        yield from self.flush(self.patience)
         self.control.enter_within(before)
 
     def _let_go(self) -> Action:

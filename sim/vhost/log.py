@@ -15,8 +15,9 @@ import numpy as np
 
 from sim import vring
 from sim.jit import kernel
+from sim.layout import RESP_SIZE
 from sim.lio.command import ONE, TWO
-from sim.se_cmd import X_DATA, X_LOGGED
+from sim.se_cmd import FROM_DEVICE, X_DATA, X_DIRECTION, X_LOGGED, X_RESPONSE, X_SEGMENTS
 from sim.vhost.scsi import S_KERNEL, S_LOG, S_MEMORY, S_ROOM
 
 u64 = np.uint64
@@ -74,6 +75,16 @@ def log_buffers(st, s, buffers):
         pages += log_write(st, s, st[entry], st[entry + ONE])
         entry += TWO
     return pages
+
+
+@kernel
+def log_answer(st, s, x):
+    """What the device has written of a command with its pieces as map_buffers() noted them."""
+    segment = x + X_DATA
+    for _ in range(st[x + X_SEGMENTS] if st[x + X_DIRECTION] == FROM_DEVICE else 0):
+        log_write(st, s, st[segment], st[segment + ONE])
+        segment += TWO
+    log_write(st, s, st[x + X_RESPONSE], np.int64(RESP_SIZE))
 
 
 @kernel

@@ -20,6 +20,7 @@ from sim.layout import F_HOTPLUG, REQ_SIZE, VQ_REQUEST_FIRST
 from sim.lio.ports import TARGETS
 from sim.vhost import control_queue as vhost_control
 from sim.vhost import cpu as host_cpu
+from sim.vhost import inflight
 from sim.vhost import scsi as vhost_scsi
 
 # Buffers that a command on the host has room for, beyond the pages of the longest request: headers
@@ -76,6 +77,7 @@ class DevicePlan:
         self.pieces = segments + SPARE_PIECES
         self.irq = irq
         self.vqs = vqs
+        self.regions: dict[int, int] = {}  # room for the in-flight region of each queue
         self.bases = [take(self.queue_words) for _ in vqs]
         self.devices = [take(vring.device_words(self.num)) for _ in vqs]
         self.vhost = take(vhost_scsi.DEVICE_WORDS)
@@ -152,11 +154,14 @@ class DevicePlan:
     def _vq(self, vq: Vq, worker: int) -> None:
         """A virtqueue as the host has it."""
         q, request = self.bases[vq.index], vq.index - VQ_REQUEST_FIRST
+        self.regions[vq.index] = self.take(inflight.region_words(self.num))
         # Twice the pieces: before 7.2 the dirty log does not use its half.
         words = int(se_cmd.X_DATA) + 2 * 2 * self.pieces
-        commands = self.take(words * (self.num + 1))
-        for tag in range(self.num + 1):  # behind the pool a spare one
-            self.put(commands + words * tag, se_cmd.X_TAG, tag if tag < self.num else -1)
+        pool = self.num + 1  # and a spare one
+        commands = self.take(2 * words * pool)  # the second for a start over what was left behind
+        for place in range(2 * pool):
+            tag = place % pool
+            self.put(commands + words * place, se_cmd.X_TAG, tag if tag < self.num else -1)
         self._put_all(q, {
             backend.Q_DEVICE: self.devices[vq.index],
             backend.Q_INDEX: vq.index,
@@ -177,6 +182,7 @@ class DevicePlan:
             backend.Q_TAGS: self.num,
             backend.Q_ORDER_LIST: self.take(self.num),
             backend.Q_ORDER_ROOM: self.num,
+            backend.Q_RESUBMIT_LIST: self.take(self.num + 1),
             backend.Q_POLLED: int(vq.index >= len(self.vqs) - self.config.polled_queues),
         })  # fmt: skip
 

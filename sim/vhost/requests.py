@@ -17,6 +17,7 @@ from sim.jit import kernel
 from sim.layout import S_BAD_TARGET, S_OK, VHOST_SCSI_WEIGHT, VQ_REQUEST_FIRST
 from sim.memory import take_cycles
 from sim.se_cmd import X_HEAD, X_LOGGED, X_QUEUE, X_ROW
+from sim.vhost import inflight
 from sim.vhost import log as vhost_log
 from sim.vhost import scsi as vhost_scsi
 from sim.vhost.completions import carry, drop, give_back, release, signal_wanted
@@ -45,6 +46,8 @@ from sim.vhost.fields import (
     Q_ORDER_LIST,
     Q_ORDER_ROOM,
     Q_ORDER_TAIL,
+    Q_REGION,
+    Q_RESUBMITS,
     Q_ROW_OF_HEAD,
     Q_SIGNALS,
     Q_TAG_FREE,
@@ -137,7 +140,10 @@ def fetch(mem, lines, st, tr, b, now):
         return after_work(st, b, now, 0)
     st[b + B_WEIGHT] += 1
     buffers = u64(st[q + Q_BUFFERS])
-    head = vring.fetch(mem, lines, st, device, core, buffers)
+    if st[q + Q_RESUBMITS]:
+        head = inflight.resubmit(mem, lines, st, q, core)
+    else:
+        head = vring.fetch(mem, lines, st, device, core, buffers)
     if head == vring.EMPTY:  # vhost_enable_notify(), first half: the next publication shall kick
         vring.enable_notify(mem, lines, st, device, core)
         st[b + A_STATE] = RECHECK
@@ -173,6 +179,8 @@ def note_fetch(st, tr, q, head, now):
     if st[device + vring.V_PACKED]:
         ahead = st[device + vring.V_INUSE]
     st[q + Q_AHEAD_MAX] = max(st[q + Q_AHEAD_MAX], ahead)
+    if st[q + Q_REGION]:
+        inflight.track_fetch(st, q, head)
     return row
 
 

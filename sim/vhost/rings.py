@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sim import agents, backend, features, vring
+from sim import agents, backend, features
 from sim.control.clock import Action
 from sim.features import version
 from sim.layout import EFAULT, EINVAL, ENOBUFS, RING_SIZE_MAX
@@ -87,7 +87,7 @@ class VhostRings(VhostFile):
 
     def _log_changed(self, index: int, log_all: bool) -> None:
         """Dirty logging of a queue's buffers is switched."""
-        q = self._queues().get(index)
+        q = self.queues().get(index)
         if q is not None:
             self.st[q + int(backend.Q_LOG_ALL)] = int(log_all)
 
@@ -162,7 +162,7 @@ class VhostRings(VhostFile):
             if worker not in self.worker_ids:
                 return ENODEV
             yield from self.control.pay(self.control.costs.attach_worker)
-            vq, old = self.vqs[index], self._queues().get(index)
+            vq, old = self.vqs[index], self.queues().get(index)
             vq.worker = worker
             slots = self.machine.slots_of(agents.WORKER)
             place = self.worker_ids.index(worker)
@@ -242,19 +242,10 @@ class VhostRings(VhostFile):
 
     def _read_base(self, index: int) -> None:
         """Where the worker stands, into what the kernel would answer."""
-        q = self._queues().get(index)
+        q = self.queues().get(index)
         if q is None or not self.vqs[index].is_set_up:
             return
-        v = int(self.st[q + int(backend.Q_DEVICE)])
-
-        def word(name: np.uint64) -> int:
-            return int(self.st[v + int(name)])
-
-        base = word(vring.V_LAST_AVAIL)
-        if word(vring.V_PACKED):
-            base |= word(vring.V_AVAIL_WRAP) << 15
-            base |= (word(vring.V_LAST_USED) | word(vring.V_USED_WRAP) << 15) << 16
-        self.vqs[index].base = base
+        self.vqs[index].base = self.base_of(index)
 
     def set_vring_addr(
         self, index: int, *, flags: int, desc: int, avail: int, used: int, log: int
@@ -273,7 +264,7 @@ class VhostRings(VhostFile):
             if flags & VRING_F_LOG and self.endpoint and self.log_base is None:
                 return EINVAL
             vq.flags, vq.desc, vq.avail, vq.used, vq.log = flags, desc, avail, used, log
-            q = self._queues().get(index)
+            q = self.queues().get(index)
             if q is not None:
                 self.st[q + int(backend.Q_LOG)] = log if flags & VRING_F_LOG else 0
             return 0
@@ -293,7 +284,7 @@ class VhostRings(VhostFile):
             yield from self._locked(index)
             vq = self.vqs[index]
             old, vq.kick = vq.kick, fd
-            q = self._queues().get(index)
+            q = self.queues().get(index)
             if fd is not None and fd is not old and fd.count and q is not None:
                 self._kick(index)
             if old is not None and old is not fd:
@@ -306,7 +297,7 @@ class VhostRings(VhostFile):
         """The kick work; in a machine that is being switched on it finds no backend."""
         if self.control.instant:
             return
-        q = self._queues()[index]
+        q = self.queues()[index]
         backend.queue_vq_work(self.st, u64(q), backend.KICK_WORK, self.control.now)
         self.control.engine.wake_agents()
 

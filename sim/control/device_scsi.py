@@ -1,0 +1,55 @@
+"""QEMU's own virtio-scsi device, emulated in user space: hw/scsi/virtio-scsi.c.
+
+There is no vhost: virtio_vmstate_change() stops the ioeventfds, which stops the data plane
+(sim.user.dataplane), and the device's virtqueues are those that the IOThread worked on.
+"""
+
+from dataclasses import dataclass
+
+from sim import vring
+from sim.control.clock import Action
+from sim.device import DRIVER_OK, VirtIODevice
+from sim.layout import USED_IDX
+from sim.user.dataplane import Dataplane
+from sim.vhost.dev import VirtQueue, index_at
+
+
+@dataclass(kw_only=True)
+class VirtIOSCSI(VirtIODevice):
+    """The emulated device, virtio-scsi-pci, with an IOThread."""
+
+    name: str = 'virtio-scsi'
+    dataplane: Dataplane
+    started: bool = False
+
+    def realize(self) -> Action:
+        """virtio_scsi_device_realize()."""
+        yield from ()
+        conf = self.parent_obj.conf
+        queues = [VirtQueue(num=conf.virtqueue_size) for _ in range(conf.num_queues + 2)]
+        self.parent_obj.vqs[:] = queues
+
+    def set_status(self, status: int) -> Action:
+        """What virtio_vmstate_change() does to the ioeventfds; returns 0."""
+        self.parent_obj.status = status
+        start = bool(status & DRIVER_OK) and self.vm.running
+        if start == self.started:
+            return 0
+        self.started = start
+        if start:
+            yield from self.dataplane.start()
+            return 0
+        before = self.vm.control.enter_within('ring_base')
+        yield from self.dataplane.stop()
+        self._look()
+        self.vm.control.enter_within(before)
+        return 0
+
+    def _look(self) -> None:
+        """The virtqueues as the IOThread has left them."""
+        machine = self.vm.control.machine
+        for vq, v in zip(self.parent_obj.vqs, machine.devices, strict=False):
+            if vq.is_set_up:
+                vq.last_avail_idx = int(machine.st[v + int(vring.V_LAST_AVAIL)])
+                vq.used_idx = index_at(machine.mem, vq.used + int(USED_IDX))
+                vq.inuse = vq.last_avail_idx - vq.used_idx & 0xFFFF
