@@ -395,6 +395,7 @@ def test_what_breaks_an_invariant_is_not_blessed(blessed, capsys, monkeypatch):
         (['--only', 'nine'], '--only nine: no such scenario; known: one-at-a-time, eight, stopped'),
         (['--set', 'workload.nosuch=1'], "scenario one-at-a-time: --set: no key 'nosuch'"),
         (['--jobs', '0'], '--jobs 0'),
+        (['--report', '/proc/nosuch'], '/proc/nosuch: the report cannot be written'),
         (['--scenarios', '/nosuch.toml'], '/nosuch.toml'),
     ],
 )

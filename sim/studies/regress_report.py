@@ -18,22 +18,34 @@ TEMPLATES = Path(__file__).parent / 'templates'
 FACTS = ('latency_ns.mean', 'latency_ns.p99', 'iops')
 
 
+def prepare(folder: Path) -> None:
+    """Make the folder before anything is simulated. Errors: ConfigError where it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+
+
 def write(folder: Path, found: Mapping[str, Any]) -> None:
     """report.html, report.md and report.json. Errors: ConfigError where they cannot be written."""
+    prepare(folder)
     files = {
         'report.html': html(found),
         'report.md': markdown(found),
         'report.json': json.dumps(found, indent=1) + '\n',
     }
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
             (folder / name).write_text(text, encoding='utf-8')
     except OSError as error:
-        raise ConfigError(
-            f'{folder}: the report cannot be written ({error.strerror or error}); choose another '
-            '--report'
-        ) from None
+        raise _unwritable(folder, error) from None
+
+
+def _unwritable(folder: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f'{folder}: the report cannot be written ({error.strerror or error}); choose another '
+        '--report'
+    )
 
 
 def markdown(found: Mapping[str, Any]) -> str:

@@ -29,6 +29,10 @@ def main(options: argparse.Namespace) -> int:
     is_first = options.bless and not (folder / baseline.MANIFEST).is_file()
     then = baseline.Baseline({}, {}) if is_first else baseline.read(folder)
     count = min(os.cpu_count() or 1, len(chosen)) if options.jobs is None else options.jobs
+    if options.report:
+        from sim.studies import regress_report
+
+        regress_report.prepare(Path(options.report))
     held = max((replications for _, replications in then.manifest.values()), default=0)
     with open_pool('local', count, None) as pool:
         now, broken = regress.observe(
@@ -37,8 +41,6 @@ def main(options: argparse.Namespace) -> int:
     found = regress.compare(chosen, now, then, whole=not options.only)
     found |= {'violations': broken, 'green': found['green'] and not broken, 'sets': options.sets}
     if options.report:
-        from sim.studies import regress_report
-
         regress_report.write(Path(options.report), found)
     print(json.dumps(found) if options.json else regress_text.printed(found))
     for text in broken:
