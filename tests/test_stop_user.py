@@ -1,5 +1,7 @@
 """The stop of devices in user space, and the policies that belong to some backend only."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -321,6 +323,23 @@ def test_suspend_drains_before_the_base_is_read():
 
 
 # ------------------------------------------------------------------------------ who can do what
+
+
+def test_the_reference_says_of_every_policy_which_backend_has_it():
+    page = (Path(__file__).parent.parent / 'docs' / 'reference' / 'stop.md').read_text()
+    rows = [line.strip('| ').split(' | ') for line in page.splitlines() if line.startswith('| ')]
+    said = {row[0]: row[1:] for row in rows if row[0] in POLICIES}
+    assert said.keys() == POLICIES.keys()
+    for name, policy in POLICIES.items():
+        words = ['invented' if policy.invented else 'yes'] * 3
+        for place, stack in enumerate(EVERYBODY):
+            if stack in policy.could:
+                words[place] = 'hypothetical'
+            elif stack in policy.never:
+                words[place] = 'no'
+        assert said[name][:3] == words, name
+        if policy.breaks:
+            assert said[name][3] == policy.breaks
 
 
 def test_every_policy_says_for_every_backend_whether_it_can_and_why_not():

@@ -26,9 +26,9 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         'stop',
         help='stop the VM in the middle of a run, and let it go on',
-        description='Simulate one config, stop the VM at TIME as QEMU does (the vCPUs pause, vhost '
-        'drains, the device stops) and let it go on. Exit code 1 if a requirement is violated, 2 '
-        'if the run is over by then.',
+        description='Simulate one config, stop the VM at TIME as QEMU does (the vCPUs pause, the '
+        'backend drains, the device stops) and let it go on. Exit code 1 if a requirement is '
+        'violated, 2 if the run is over by then.',
     )
     add_config(parser)
     parser.add_argument('--at', metavar='TIME', required=True, help='when, such as 20ms')
@@ -36,7 +36,7 @@ def add(commands: Any) -> None:
         '--policy',
         metavar='NAME',
         default='drain',
-        help='how; docs/reference/command-line.md (default: drain)',
+        help='how; docs/reference/stop.md (default: drain)',
     )
     parser.add_argument(
         '--lead', metavar='TIME', default='0us',
@@ -131,6 +131,9 @@ def as_text(report: dict[str, Any]) -> str:
     phases = '  '.join(f'{name} {us(ns)}' for name, ns in report['phases_ns'].items())
     queues = '  '.join(f'{q}: {us(ns)}' for q, ns in report['blackout_ns']['queues'].items())
     answers = ', '.join(f'{n} with {code}' for code, n in report['responses'].items()) or 'none'
+    endpoint = []
+    if report['clear_endpoint_ns'] is not None:
+        endpoint = [f'CLEAR_ENDPOINT   {us(report["clear_endpoint_ns"])} µs']
     return '\n'.join(
         [
             f'stop at {us(report["at_ns"])} µs, policy {report["policy"]}: {report["outcome"]}',
@@ -138,7 +141,7 @@ def as_text(report: dict[str, Any]) -> str:
             f'at the stop      {report["in_flight_at_stop"]} in flight, '
             f'{report["unfetched_at_stop"]} in the ring and not fetched',
             f'answered         {answers}',
-            f'CLEAR_ENDPOINT   {us(report["clear_endpoint_ns"])} µs',
+            *endpoint,
             f'downtime         {us(report["downtime_ns"])} µs',
             f'phases           {phases}  (µs)',
             f'blackout         {us(report["blackout_ns"]["largest"])} µs  (queues: {queues})',
