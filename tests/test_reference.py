@@ -30,7 +30,7 @@ def test_a_command_that_the_page_lacks_is_added(reference):
     before, _, behind = text.partition('<!-- sim stop: generated -->')
     behind = behind.partition('<!-- end -->')[2]
     page = reference.page('command-line.md', before + behind)
-    assert '--policy' not in before + behind.partition('| policy |')[0]
+    assert '--policy' not in before + behind.partition('`--json`:')[0]
     assert page.endswith('<!-- end -->\n')
     assert '--at TIME' in page.rpartition('## stop')[2]
 
