@@ -110,6 +110,7 @@ class Experiment:
         made.add_argument('--seed', type=int, help='run.seed')
         made.add_argument('--out', default=f'results/runs/{self.name}', help='folder for results')
         made.add_argument('--json', action='store_true', help='print {config, seed, rows} only')
+        made.set_defaults(quiet=False)
         return made
 
     def main(self, arguments: Sequence[str] | None = None) -> int:
@@ -137,6 +138,12 @@ class Experiment:
             self.show(outcome)
             self.say_where(outcome, folder)
         return 1 if outcome.violations else 0
+
+    def outcome(self, *arguments: str) -> Outcome:
+        """What it finds with these options, without a word and without files; for notebooks."""
+        options = self.parser().parse_args(arguments)
+        options.json = options.quiet = True
+        return self.experiment(options)
 
     def say_where(self, outcome: Outcome, folder: Path) -> None:
         """What is wrong, and what lies where."""
@@ -244,12 +251,20 @@ def announce(options: argparse.Namespace, config: Any) -> None:
         print(config.to_toml())
 
 
+def progress_of(options: argparse.Namespace) -> Any:
+    """A watcher for people, or into nothing."""
+    import io
+
+    from sim.progress import Progress
+
+    return Progress(io.StringIO() if options.quiet else None)
+
+
 def sweep(options: argparse.Namespace, configs: Sequence[Any]) -> list[Path]:
     """Run every config where the options say; the folders of the points, in order."""
-    from sim.progress import Progress
     from sim.sweep import sweep as run_all
 
-    progress = Progress()
+    progress = progress_of(options)
     try:
         return run_all(
             configs,
@@ -282,10 +297,9 @@ def each(
     and what it takes and returns can be pickled (a Config as config.effective()).
     """
     from sim.pools import BrokenPoolError, Died, open_pool
-    from sim.progress import Progress
     from sim.sweep import State
 
-    progress, found = Progress(), {}
+    progress, found = progress_of(options), {}
     packed = [(function, label, tuple(arguments)) for label, arguments in calls.items()]
     progress(State(total=len(packed)))
     try:

@@ -104,7 +104,24 @@ class Point(NamedTuple):
 
 
 def experiment(options: argparse.Namespace) -> command.Outcome:
-    """Run the sweep."""
+    """Run the sweep over all combinations."""
+    return simulate(options, COMBINATIONS)
+
+
+def one_bit_alone(*arguments: str) -> command.Outcome:
+    """Of all combinations those only that differ from the default in one bit, for a notebook."""
+    options = EXPERIMENT.parser().parse_args(arguments)
+    options.json = options.quiet = True
+    return simulate(options, [REFERENCE, *(flipped(place) for place in range(len(BITS)))])
+
+
+def flipped(place: int) -> Combination:
+    """The reference with one bit the other way."""
+    return Combination(*(on != (bit == place) for bit, on in enumerate(REFERENCE)))
+
+
+def simulate(options: argparse.Namespace, combinations: Sequence[Combination]) -> command.Outcome:
+    """Run some combinations."""
     from sim.sweep import load_report
 
     loads = LOADS_QUICK if options.quick else LOADS
@@ -126,7 +143,7 @@ def experiment(options: argparse.Namespace) -> command.Outcome:
     points = [
         Point(disk, bits, load_, seed)
         for disk in disks
-        for bits in COMBINATIONS
+        for bits in combinations
         if disk == first or (bits.indirect_desc and bits.event_idx)
         for load_ in loads
         for seed in seeds
@@ -250,14 +267,11 @@ def paired(run: dict[str, Any], reference: dict[str, Any]) -> Any:
 
 def draw(outcome: command.Outcome, folder: Path) -> None:
     """Table and figures."""
-    import pandas as pd
-
     from experiments.queue_depth import describe
     from sim.analysis import plot_bits, style
 
-    table = pd.DataFrame(outcome.rows)
-    table.to_csv(folder / 'feature_bits.csv', index=False)
-    table[LOAD] = [str(Load(r.iodepth, r.batch)) for r in table.itertuples()]
+    table = table_of(outcome)
+    table.drop(columns=LOAD).to_csv(folder / 'feature_bits.csv', index=False)
     what = describe(outcome.config)
     main = table[table['disk'] == table['disk'].iloc[0]]
     figure = plot_bits.heat_panels(
@@ -266,11 +280,27 @@ def draw(outcome: command.Outcome, folder: Path) -> None:
         title=f'What feature bits change against {DEFAULT}\n{what}',
     )  # fmt: skip
     style.save(figure, folder / 'heat-map.png')
-    figure = plot_bits.effects(
-        effects_of(table), ONE_BIT, columns=LOAD, wide=('latency_us',),
-        title=f'What one bit alone changes against {DEFAULT}\n{what}',
-    )  # fmt: skip
-    style.save(figure, folder / 'one-bit.png')
+    style.save(one_bit(outcome), folder / 'one-bit.png')
+
+
+def one_bit(outcome: command.Outcome) -> Any:
+    """The second figure."""
+    from experiments.queue_depth import describe
+    from sim.analysis import plot_bits
+
+    title = f'What one bit alone changes against {DEFAULT}\n{describe(outcome.config)}'
+    return plot_bits.effects(
+        effects_of(table_of(outcome)), ONE_BIT, columns=LOAD, wide=('latency_us',), title=title
+    )
+
+
+def table_of(outcome: command.Outcome) -> Any:
+    """The rows with a column that labels their load."""
+    import pandas as pd
+
+    table = pd.DataFrame(outcome.rows)
+    table[LOAD] = [str(Load(r.iodepth, r.batch)) for r in table.itertuples()]
+    return table
 
 
 # The rows of the second figure: (title, unit).
@@ -298,11 +328,10 @@ def effects_of(table: Any) -> Any:
 
     found = []
     for place, (name, label) in enumerate(MARKS.items()):
-        flipped = list(REFERENCE)
-        flipped[place] = not flipped[place]
-        word = f'{label.strip(" *")} {"on" if flipped[place] else "off"}'
+        bits = flipped(place)
+        word = f'{label.strip(" *")} {"on" if bits[place] else "off"}'
         word += ' (hypothetical)' if label.endswith('*') else ''
-        chosen = table[table['combination'] == str(Combination(*flipped))]
+        chosen = table[table['combination'] == str(bits)]
         for number, (disk, rows) in enumerate(chosen.groupby('disk', sort=False)):
             if number == 0 or name == 'in_order':
                 found.append(rows.assign(effect=word, series=f'disk: {disk}'))

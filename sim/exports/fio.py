@@ -40,31 +40,47 @@ def write(result: Result, options: argparse.Namespace) -> list[str]:
     if not options.fio_json and not options.fio_logs:
         return []
     config = result.config
-    shared, written = options_of(config, options.fio, options.sets)
-    clones = fio_times.clones_of(config, result.requests)
+    _, written = options_of(config, options.fio, options.sets)
     places = []
     if options.fio_json:
-        found = fio_json.document(
-            config,
-            fio_json.entries_of(config, written, clones),
-            shared=shared,
-            busy=result.report['busy'],
-            about={
-                'id': config.id,
-                'digest': result.report['digest'],
-                'hypothetical': result.report['hypothetical'],
-            },
-            bins=options.fio_format == 'json+',
-            now_ms=time.time_ns() // 1_000_000,
-        )
-        _write(Path(options.fio_json), json.dumps(found, indent=2) + '\n')
+        bins = options.fio_format == 'json+'
+        write_json(result, options.fio_json, bins=bins, fio=options.fio, sets=options.sets)
         places.append(str(options.fio_json))
     if options.fio_logs:
         place = fio_options.folder(options.fio_logs)
+        clones = fio_times.clones_of(config, result.requests)
         for name, lines in fio_logs.logs(config, written, clones).items():
             _write(place / name, ''.join(lines))
         places.append(str(place))
     return places
+
+
+def write_json(
+    result: Result, path: str | Path, *, bins: bool = False, fio: str | None = None,
+    sets: Sequence[str] = (),
+) -> None:
+    """Write fio's JSON of a run with every request; `bins` as json+ has them.
+
+    `fio` and `sets`: the job file and the settings whose options it is to repeat. ConfigError where
+    it cannot be written.
+    """  # fmt: skip
+    config = result.config
+    shared, written = options_of(config, fio, sets)
+    clones = fio_times.clones_of(config, result.requests)
+    found = fio_json.document(
+        config,
+        fio_json.entries_of(config, written, clones),
+        shared=shared,
+        busy=result.report['busy'],
+        about={
+            'id': config.id,
+            'digest': result.report['digest'],
+            'hypothetical': result.report['hypothetical'],
+        },
+        bins=bins,
+        now_ms=time.time_ns() // 1_000_000,
+    )
+    _write(Path(path), json.dumps(found, indent=2) + '\n')
 
 
 def _write(path: Path, text: str) -> None:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sim.errors import ConfigError, shown
 from sim.formats import Given, read_text
 from sim.formats.fio import ALIASES, HONOURED, Job, fio_defaults, read_option
@@ -54,16 +56,8 @@ class Measured:
 def read_measured(path: str | Path) -> Measured:
     """Read fio's JSON. Errors: ConfigError, one line, if it is none or has no completed job."""
     place = Path(path)
-    text = read_text(place)
-    start = text.find('{')  # fio's warnings go to the same file
-    try:
-        tree = json.loads(text[start:] if start >= 0 else text)
-        entries = tree['jobs']
-        assert isinstance(entries, list)
-    except (ValueError, KeyError, TypeError, AssertionError):
-        raise ConfigError(
-            f"{place}: is not fio's JSON output (fio --output-format=json, or json+)"
-        ) from None
+    tree = _tree(place)
+    entries = tree['jobs']
     shared = tree.get('global options', {})
     by_name: dict[str, list[Mapping[str, Any]]] = {}
     for entry in entries:
@@ -82,6 +76,20 @@ def read_measured(path: str | Path) -> Measured:
     return Measured(
         path=place, jobs=tuple(jobs), observations=tuple(found), notes=tuple(dict.fromkeys(notes))
     )
+
+
+def _tree(place: Path) -> dict[str, Any]:
+    """The JSON in a file, which may begin with fio's warnings; ConfigError if it is none."""
+    text = read_text(place)
+    start = text.find('{')
+    try:
+        tree: dict[str, Any] = json.loads(text[start:] if start >= 0 else text)
+        assert isinstance(tree['jobs'], list)
+    except (ValueError, KeyError, TypeError, AssertionError):
+        raise ConfigError(
+            f"{place}: is not fio's JSON output (fio --output-format=json, or json+)"
+        ) from None
+    return tree
 
 
 def _job(path: Path, name: str, options: Mapping[str, Any], notes: list[str]) -> Job:
@@ -170,3 +178,21 @@ def _from_bins(bins: Mapping[str, int], share: float) -> float:
         if below >= share * total:
             return time
     raise ValueError('bins without requests')
+
+
+def distribution(path: str | Path, op: str = 'read', kind: str = 'clat_ns') -> tuple[Any, Any]:
+    """The bins of json+: times in µs, ascending, and how many I/Os had each; all jobs together.
+
+    `kind` is clat_ns, lat_ns or slat_ns. Errors: ConfigError where the file has no such bins.
+    """
+    place = Path(path)
+    counts: dict[int, int] = {}
+    for entry in _tree(place)['jobs']:
+        for time, count in entry.get(op, {}).get(kind, {}).get('bins', {}).items():
+            counts[int(time)] = counts.get(int(time), 0) + int(count)
+    if not counts:
+        raise ConfigError(
+            f'{place}: has no bins of {op} {kind}; let fio write --output-format=json+'
+        )
+    times = np.array(sorted(counts))
+    return times / 1e3, np.array([counts[int(time)] for time in times])

@@ -9,7 +9,8 @@ What the data cannot tell apart is said, and not hidden behind a number.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from sim.config import Config, load
 from sim.costs import load_preset
 from sim.errors import ConfigError, shown
 from sim.formats import nearest
-from sim.formats.fio_measured import Measured, Observation
+from sim.formats.fio_measured import Measured, Observation, read_measured
 from sim.formats.keys import fields_of
 from sim.run import run
 from sim.studies import fitting
@@ -50,6 +51,31 @@ class Task:
         jobs = [dict(job) for job in file.jobs]
         sets = [f'workload.number_ios={self.requests}', *self.sets, *more]
         return load(**self.base, job=jobs, sets=sets)
+
+
+def task_of(
+    files: Sequence[str | Path],
+    fit: Sequence[str],
+    *,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    sets: Sequence[str] = (),
+    requests: int = REQUESTS,
+    **base: Any,
+) -> Task:
+    """What is to be fitted to fio's files, as the options of sim calibrate say it.
+
+    `base` are sources of the rest of the machine: toml, device. Errors: ConfigError.
+    """
+    for metric in metrics:
+        if metric not in METRICS:
+            raise ConfigError(f'--metrics {metric}: is none of {", ".join(METRICS)}')
+    task = Task(
+        measured=tuple(read_measured(path) for path in files), parameters=(),
+        metrics=tuple(metrics), base=base, sets=tuple(sets), requests=requests,
+    )  # fmt: skip
+    config = task.config(task.measured[0])
+    words = [word for text in fit for word in text.split(',') if word.strip()]
+    return replace(task, parameters=tuple(parse_parameter(word, config) for word in words))
 
 
 def parse_parameter(text: str, config: Config) -> Parameter:

@@ -8,37 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from sim.errors import ConfigError
-from sim.formats.fio_measured import read_measured
-from sim.studies.calibrate import (
-    DEFAULT_METRICS,
-    METRICS,
-    Task,
-    calibrate,
-    parse_parameter,
-    preset_texts,
-)
+from sim.studies.calibrate import DEFAULT_METRICS, calibrate, preset_texts, task_of
 from sim.units import format_time
 
 
 def main(options: argparse.Namespace) -> int:
     """Calibrate; the exit code."""
-    measured = tuple(read_measured(path) for path in options.files)
-    metrics = tuple(m.strip() for m in options.metrics.split(',')) if options.metrics else None
-    for metric in metrics or ():
-        if metric not in METRICS:
-            raise ConfigError(f'--metrics {metric}: is none of {", ".join(METRICS)}')
-    task = Task(
-        measured=measured,
-        parameters=(),
-        metrics=metrics or DEFAULT_METRICS,
-        base={'toml': options.config, 'device': options.device},
-        sets=tuple(options.sets),
+    chosen = options.metrics.split(',') if options.metrics else DEFAULT_METRICS
+    task = task_of(
+        options.files,
+        options.fit,
+        metrics=[metric.strip() for metric in chosen],
+        sets=options.sets,
         requests=options.requests,
+        toml=options.config,
+        device=options.device,
     )
-    config = task.config(measured[0])
-    words = [word for text in options.fit for word in text.split(',') if word.strip()]
-    parameters = tuple(parse_parameter(word, config) for word in words)
-    task = Task(**{**vars(task), 'parameters': parameters})
     out = Path(options.out) if options.out else None
     found = calibrate(task)
     written = {}
