@@ -30,9 +30,10 @@ from sim.run import run
 # ## The driver's half
 #
 # A virtio-scsi read is three buffers: a request header of 51 bytes that the device reads, a
-# response of 108 and the data, which it writes. The film shows every byte that changes, with a star.
-# Look at: the indirect table with its three entries; `desc[0]`, the one descriptor in the ring that
-# points to it; and last `avail`, whose `idx` goes from 0 to 1. Before that the device sees nothing.
+# response of 108 and the data, which it writes. The film shows every byte that changes, with a
+# star. Look at: the indirect table with its three entries; `desc[0]`, the one descriptor in the
+# ring that points to it; and last `avail`, whose `idx` goes from 0 to 1. Before that the device
+# sees nothing.
 
 # %%
 ring = testing.Ring(num=4)
@@ -59,11 +60,12 @@ ring.film(first=4)
 # %% [markdown]
 # ## A second request, while the device is at work
 #
-# The worker is awake now: it has taken one request and will look at the ring again by itself, so it
-# wants no kicks. It says so in the ring (with EVENT_IDX by leaving `avail_event` behind). Look at:
-# the first `kick? yes`, the second `kick? no`.
+# Before the worker sleeps it asks for a kick: `avail_event` is the index that it waits for. Awake,
+# it looks at the ring again by itself and leaves `avail_event` behind. Look at: the first `kick?
+# yes`, and then `kick? no`: it is at work, and the guest need not leave.
 
 # %%
+ring.device.enable_notify()
 ring.driver.add(out=[(0x200000, 51)], in_=[(0x200040, 108), (0x300000, 4096)])
 ring.driver.kick()
 ring.device.disable_notify()

@@ -25,9 +25,9 @@ from sim.__main__ import main
 # %% [markdown]
 # ## Who offers what
 #
-# A bit counts if the backend has it, QEMU offers it, and the guest's driver acks it. Look at: kernel
-# vhost-scsi has neither packed rings nor IN_ORDER. QEMU masks the second; the first it offers all the
-# same, and the device does not start.
+# A bit counts if the backend has it, QEMU offers it, and the guest's driver acks it. Look at:
+# kernel vhost-scsi has neither packed rings nor IN_ORDER. QEMU masks the second; the first it
+# offers all the same, and the device does not start.
 
 # %%
 main(['features', '--device', 'vhost-scsi-pci,packed=on,in_order=on'])

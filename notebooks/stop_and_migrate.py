@@ -34,17 +34,17 @@ config = load(workload={'iodepth': 16, 'number_ios': 400}, target=disk)
 # ## A stop, 4 ms into the run
 #
 # Every nanosecond between the pause of the vCPUs and their resumption is charged to one phase.
-# Look at: `drain` is the disk's doing, `endpoint` are the kernel's ioctls that take the device out of
-# its target and back (a guess of grade C: `python -m sim params` says where each number is from).
+# Look at: `drain` is the disk's doing, `endpoint` is the time of the two ioctls themselves, out
+# of the target and back (their costs are the rows control.* of the preset, and guesses).
 
 # %%
 seen = watched_stop(config, StopPlan(at=4_000_000))
 pd.Series(seen.report['phases_ns'], name='ns').to_frame()
 
 # %% [markdown]
-# A line for each request, in the colours of its stages. Look at: nothing is lost. What was in flight
-# is finished by the disk (dark) while the VM stands still, waits in the used ring (pink: nobody is
-# there to see it), and is completed when the vCPUs go on.
+# A line for each request, in the colours of its stages. Look at: nothing is lost. What was in
+# flight is finished by the disk (dark) while the VM stands still, waits in the used ring (pink:
+# nobody is there to see it), and is completed when the vCPUs go on.
 
 # %%
 plot_requests.around_a_stop(
@@ -89,10 +89,10 @@ older.report['stale_pages'], older.report['violations']
 pd.Series(moved.report['phases_ns'], name='ns').to_frame()
 
 # %% [markdown]
-# The figure for the slide. Look at: the drain is over within two milliseconds, and what takes long is
-# the rest of RAM (`ram_rest`), which is as much as QEMU's `downtime-limit` lets stay. The requests that
-# were in flight when the source stopped are completed by the guest on the destination, out of a used
-# ring that came with the last pages.
+# The figure for the slide. Look at: the drain is over within two milliseconds, and what takes long
+# is the rest of RAM (`ram_rest`), which is as much as QEMU's `downtime-limit` lets stay. The
+# requests that were in flight when the source stopped are completed by the guest on the
+# destination, out of a used ring that came with the last pages.
 
 # %%
 plot_requests.around_a_stop(

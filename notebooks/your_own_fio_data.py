@@ -42,8 +42,8 @@ folder.mkdir(parents=True, exist_ok=True)
 #     fio --name=d1 --rw=randread --bs=4k --iodepth=1 --ioengine=libaio --direct=1 --runtime=60 \
 #         --time_based --filename=/dev/sdb --output-format=json+ --output=d1.json
 #
-# Until then a stand-in: a *simulated* machine whose wake-ups are slower than the model below believes,
-# under another seed.
+# Until then a stand-in: a *simulated* machine whose wake-ups are slower than the model below
+# believes, under another seed.
 
 # %%
 shallow, deep = folder / 'd1.json', folder / 'd32.json'
@@ -57,7 +57,8 @@ write_json(run(workload={'iodepth': 1, 'number_ios': 6000}, **strange), shallow,
 write_json(run(workload={'iodepth': 32, 'number_ios': 20_000}, **strange), deep, bins=True)
 
 # %% [markdown]
-# What fio has measured; latencies are of its `lat`, in ns, `sigma` is the relative error of a number.
+# What fio has measured; latencies are of its `lat`, in ns, `sigma` is the relative error of a
+# number.
 
 # %%
 measured = read_measured(shallow)
@@ -87,10 +88,11 @@ for depth, file in ((1, shallow), (32, deep)):
     write_json(run(config), folder / f'model-{depth}.json', bins=True)
 
 # %% [markdown]
-# The figure for the slide. Full: what was measured; dashed: the model, calibrated at depth 1. Look at:
-# at depth 1 the two agree, because they were made to: the fit has put the slower wake-ups into the
-# disk. At depth 32 the dashed line is a *prediction*, and there the mistake shows: a busy worker need
-# not be woken, and the disk that was made slower for it is too slow. Believe the second error.
+# The figure for the slide. Full: what was measured; dashed: the model, calibrated at depth 1. Look
+# at: at depth 1 the two agree, because they were made to: the fit has put the slower wake-ups into
+# the disk. At depth 32 the dashed line is a *prediction*, and there the mistake shows: a busy
+# worker need not be woken, and the disk that was made slower for it is too slow. Believe the second
+# error.
 
 # %%
 plot.latency_tails(

@@ -1,5 +1,6 @@
 """run(config) -> Result: one simulation, its requests, its summary, its provenance."""
 
+import functools
 import hashlib
 import json
 import platform
@@ -315,13 +316,18 @@ def _report(
     }
 
 
+@functools.cache
+def _versions() -> dict[str, str]:
+    """Of the packages that the numbers rest on; to read them takes milliseconds."""
+    return {name: metadata.version(name) for name in ('numpy', 'numba', 'pandas', 'simpy')}
+
+
 def _provenance(config: Config, report: dict[str, Any]) -> dict[str, Any]:
-    versions = {name: metadata.version(name) for name in ('numpy', 'numba', 'pandas', 'simpy')}
     return {
         'simulator': sim.__version__,
         'model': MODEL_DIGEST,
         'python': platform.python_version(),
-        'versions': versions,
+        'versions': dict(_versions()),
         'config': config.effective(),
         'seed': config.run.seed,
         'preset': config.run.preset,

@@ -224,3 +224,18 @@ def test_only_a_product_shows():
     (said,) = fitting.undetermined(found, ['a', 'b'])
     assert said['parameters'] == ['a', 'b']
     assert fitting.profile(space, found, 0, 3.84) == (None, None)
+
+
+def test_the_bins_of_a_file_are_its_distribution(tmp_path):
+    from sim.exports.fio import write_json
+    from sim.formats.fio_measured import distribution
+
+    result = run(workload={'number_ios': 300})
+    write_json(result, tmp_path / 'with.json', bins=True)
+    write_json(result, tmp_path / 'without.json')
+    times_us, counts = distribution(tmp_path / 'with.json')
+    assert counts.sum() == 300
+    clat_us = (result.requests['t_reap_ns'] - result.requests['t_kick_ns']).mean() / 1e3
+    assert float(times_us @ counts) / 300 == pytest.approx(clat_us, rel=0.02)
+    with pytest.raises(ConfigError, match='json\\+'):
+        distribution(tmp_path / 'without.json')
