@@ -11,11 +11,30 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from sim.errors import ConfigError
 
 PART, NEW, LOCK = '.part-', '.new-', '.lock'
 NEW_SECONDS = 3600  # a folder is `.new-` for an instant only, until it has its lock
+
+
+def check_file(option: str, path: str | Path, endings: Sequence[str] = ()) -> None:
+    """Refuse a file that cannot be written, before anything is simulated for it; ConfigError."""
+    place = Path(path)
+    if endings and place.suffix not in endings:
+        raise ConfigError(f'{option} {path}: end the name in {" or ".join(endings)}')
+    if not place.parent.is_dir():
+        raise ConfigError(f'{option} {path}: its folder does not exist')
+    if place.is_dir():
+        raise ConfigError(f'{option} {path}: is a folder; give the name of a file')
+
+
+def check_folder(option: str, path: str | Path) -> None:
+    """Refuse what is there and no folder; ConfigError."""
+    if Path(path).exists() and not Path(path).is_dir():
+        raise ConfigError(f'{option} {path}: is a file; give the name of a folder')
 
 
 @contextlib.contextmanager

@@ -96,11 +96,49 @@ def test_every_key_of_device_is_a_property_that_qemu_has():
         ('vhost-scsi-pci,virtqueue_size=2', 'takes 3 to 1024'),
         ('vhost-scsi-pci,packed=perhaps', 'neither on nor off'),
         ('virtio-blk-pci', 'is none of'),
+        ('virtio-scsi-pci,iothread-vq-mapping=io0', 'write JSON'),
+        ('{"driver":"virtio-scsi-pci","iothread-vq-mapping":[]}', 'write JSON'),
+        ('{"driver":"virtio-scsi-pci","iothread-vq-mapping":[{"vqs":[0]}]}', 'write JSON'),
+        (
+            '{"driver":"virtio-scsi-pci","iothread-vq-mapping":[{"iothread":"a","vqs":[true]}]}',
+            'write JSON',
+        ),
+        (
+            '{"driver":"virtio-scsi-pci","iothread-vq-mapping":'
+            '[{"iothread":"a","vqs":[0]},{"iothread":"b"}]}',
+            'every IOThread has vqs or none',
+        ),
+        (
+            '{"driver":"virtio-scsi-pci","iothread-vq-mapping":[{"iothread":"a"},{"iothread":"a"}]}',
+            'stands there twice',
+        ),
     ],
 )
 def test_what_the_device_does_not_take_is_an_error(text, problem, capsys):
     assert main(['device', text]) == 2
     assert problem in capsys.readouterr().err
+
+
+def test_a_mapping_of_iothreads_is_printed_as_qemu_takes_it(capsys):
+    rows = [{'iothread': 'a', 'vqs': [0, 2]}, {'iothread': 'b', 'vqs': [1]}]
+    text = json.dumps({'driver': 'virtio-scsi-pci', 'iothread-vq-mapping': rows})
+    assert main(['device', text, '--json']) == 0
+    found = json.loads(capsys.readouterr().out)
+    (row,) = (row for row in found['properties'] if row['name'] == 'iothread_vq_mapping')
+    assert json.loads(row['value']) == rows
+
+
+@pytest.mark.parametrize(
+    ('options', 'problem'),
+    [
+        (['--vcpus', '0'], 'error: guest.vcpus: 0 is out of range: 1 to 4096\n'),
+        (['--qemu', '3.0'], "error: qemu.version: '3.0' is none of "),
+        (['--kernel', '7'], "error: host.kernel: '7' is none of "),
+    ],
+)
+def test_a_machine_that_makes_no_sense_is_an_error(options, problem, capsys):
+    assert main(['device', 'virtio-scsi-pci', *options]) == 2
+    assert capsys.readouterr().err.startswith(problem)
 
 
 # ----------------------------------------------------------------------------------------- command

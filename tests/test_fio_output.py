@@ -317,6 +317,14 @@ def test_what_cannot_be_written_is_refused_before_the_run(sets, given, problem, 
         fio_output.check(load(sets=sets), options(**given))
 
 
+def test_a_file_is_no_folder_and_a_folder_no_file(tmp_path):
+    (tmp_path / 'a').write_text('')
+    with pytest.raises(ConfigError, match='is a folder'):
+        fio_output.check(load(), options(fio_json=str(tmp_path)))
+    with pytest.raises(ConfigError, match='is a file'):
+        fio_output.check(load(), options(fio_logs=str(tmp_path / 'a')))
+
+
 @pytest.mark.parametrize(
     ('line', 'problem'),
     [

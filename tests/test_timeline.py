@@ -298,11 +298,13 @@ def test_a_run_writes_one(tmp_path, capsys):
     [
         ([], 'a.txt', 'end the name in'),
         ([], 'no/a.json', 'folder does not exist'),
+        ([], 'folder.json', 'is a folder'),
         (['run.record=histogram'], 'a.json', 'needs requests'),
         (['run.replications=2'], 'a.json', 'of one run'),
     ],
 )
 def test_what_cannot_be_written_is_refused(tmp_path, sets, name, problem):
+    (tmp_path / 'folder.json').mkdir()
     with pytest.raises(ConfigError, match=problem):
         timeline_output.check(load(sets=sets), str(tmp_path / name))
 

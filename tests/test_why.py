@@ -118,6 +118,9 @@ def test_explain_reads_a_saved_run_or_makes_one(slowed, tmp_path, capsys):
         (['--slowest', '60%'], 'up to 50%'),
         (['--slowest', '0.1%'], 'measure'),
         (['--set', 'run.record=histogram'], 'keeps no requests'),
+        (['--figure', '/nosuch/a.png'], 'folder does not exist'),
+        (['--figure', 'a.jpeg'], 'end the name in .png or .svg or .pdf'),
+        (['--figure', '/.png'], 'end the name'),
     ],
 )
 def test_what_cannot_be_explained_is_refused(tmp_path, capsys, arguments, problem):
@@ -127,7 +130,26 @@ def test_what_cannot_be_explained_is_refused(tmp_path, capsys, arguments, proble
     assert problem in capsys.readouterr().err
 
 
+def test_a_folder_is_no_figure(tmp_path, capsys):
+    (tmp_path / 'a.png').mkdir()
+    assert main(['explain', str(tmp_path / 'no.toml'), '--figure', str(tmp_path / 'a.png')]) == 2
+    assert 'is a folder; give the name of a file' in capsys.readouterr().err
+
+
 # --------------------------------------------------------------------------------------------- diff
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'problem'),
+    [
+        (['--show', '-1'], '--show -1: give how many'),
+        (['--out', 'a.txt'], 'end the name in .csv or .parquet'),
+        (['--out', '/nosuch/a.csv'], 'folder does not exist'),
+    ],
+)
+def test_diff_says_what_is_wrong_before_it_simulates(tmp_path, capsys, arguments, problem):
+    assert main(['diff', str(tmp_path / 'no.toml'), 'no.toml', *arguments]) == 2
+    assert problem in capsys.readouterr().err
 
 
 def test_diff_finds_the_requests_and_the_stage(slowed):

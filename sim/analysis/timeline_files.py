@@ -12,6 +12,7 @@ from typing import IO, Any
 
 from sim.analysis.timeline import Slice, Timeline, Track
 from sim.errors import ConfigError
+from sim.folders import check_file
 
 PERFETTO, CHROME = ('.pftrace', '.perfetto-trace'), ('.json',)
 SEQUENCE = 1  # trusted_packet_sequence_id: all packets are of one writer
@@ -22,8 +23,7 @@ def check(path: str | Path) -> None:
     place = Path(path)
     if place.suffix not in (*PERFETTO, *CHROME):
         raise ConfigError(f'--timeline {path}: end the name in .pftrace (Perfetto) or .json')
-    if not place.parent.is_dir():
-        raise ConfigError(f'--timeline {path}: its folder does not exist')
+    check_file('--timeline', place)
     if place.suffix in PERFETTO:
         _protobuf()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from sim.analysis import fio_json, fio_logs, fio_times
 from sim.config import Config
 from sim.errors import ConfigError
+from sim.folders import check_file, check_folder
 from sim.formats import fio_options
 from sim.formats.fio import sections_of
 from sim.run import Result
@@ -31,8 +32,10 @@ def check(config: Config, options: argparse.Namespace) -> None:
         )
     if config.run.replications > 1 or config.run.precision is not None:
         raise ConfigError(f'{wanted[0]}: is of one run; take out the replications')
-    if options.fio_json and not Path(options.fio_json).parent.is_dir():
-        raise ConfigError(f'{options.fio_json}: its folder does not exist')
+    if options.fio_json:
+        check_file('--fio-json', options.fio_json)
+    if options.fio_logs:
+        check_folder('--fio-logs', options.fio_logs)
 
 
 def write(result: Result, options: argparse.Namespace) -> list[str]:

@@ -4,6 +4,7 @@ Sources: QEMU hw/scsi/vhost-scsi.c, vhost-user-scsi.c, virtio-scsi.c, virtio-scs
 hw/virtio/virtio-pci.c (virtio_pci_optimal_num_queues, since 5.2), at the versions of qemu.version.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -61,7 +62,7 @@ TABLE = (
              meaning='place in the boot order'),
     Property(name='iothread', stacks=(EMULATED,), kind='text', default=NONE,
              meaning='the IOThread that serves the rings; none: the main loop'),
-    Property(name='iothread_vq_mapping', stacks=(EMULATED,), kind='text', default=NONE,
+    Property(name='iothread_vq_mapping', stacks=(EMULATED,), kind='mapping', default=NONE,
              since=(10, 0), meaning='which IOThread serves which virtqueue'),
     Property(name='vectors', default=None, high=2048, meaning='MSI-X vectors'),
     Property(name='ioeventfd', kind='bool', default=True,
@@ -152,6 +153,8 @@ def read(row: Property, value: object) -> Any:
     text = str(value).strip()
     if row.kind == 'text':
         return text
+    if row.kind == 'mapping':
+        return mapping(row.name, value)
     if row.kind == 'bool':
         if text.lower() not in WORDS:
             raise ConfigError(f'{row.name}={shown(value)}: is neither on nor off')
@@ -165,3 +168,32 @@ def read(row: Property, value: object) -> Any:
     if row.name == 'virtqueue_size' and number & (number - 1):
         raise ConfigError(f'virtqueue_size={number}: is no power of two')
     return number
+
+
+def mapping(name: str, value: object) -> str:
+    """A list of IOThreads and their virtqueues as QEMU reads it, from JSON or the text of it.
+
+    QEMU iothread_vq_mapping_validate(): either every entry has vqs or none has, and no IOThread
+    stands there twice. What -device takes only as JSON is refused as anything else.
+    """
+    try:
+        rows = json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        rows = None
+    wanted = '[{"iothread": "NAME", "vqs": [NUMBER, ...]}, ...]'
+    if not isinstance(rows, list) or not rows or not all(map(_is_entry, rows)):
+        raise ConfigError(f'{name}={shown(value)}: write JSON, {wanted}')
+    if len({'vqs' in row for row in rows}) > 1:
+        raise ConfigError(f'{name}: either every IOThread has vqs or none has')
+    names = [row['iothread'] for row in rows]
+    if len(set(names)) < len(names):
+        raise ConfigError(f'{name}: an IOThread stands there twice')
+    return json.dumps(rows)
+
+
+def _is_entry(row: object) -> bool:
+    if not isinstance(row, dict) or not isinstance(row.get('iothread'), str):
+        return False
+    vqs = row.get('vqs', [])
+    numbers = isinstance(vqs, list) and all(type(n) is int and n >= 0 for n in vqs)
+    return numbers and not row.keys() - {'iothread', 'vqs'}

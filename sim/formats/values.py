@@ -43,7 +43,8 @@ def convert(key: Key, name: str, given: Given) -> Any:
             wanted = ', '.join(map(word, key.only))
             raise ConfigError(f'{word(value)} is not modelled yet; use {wanted}')
     except ConfigError as error:
-        raise ConfigError(f'{given.where}: {name}: {error}') from None
+        where = f'{given.where}: ' if given.where else ''
+        raise ConfigError(f'{where}{name}: {error}') from None
     return value
 
 

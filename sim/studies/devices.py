@@ -55,7 +55,7 @@ def main(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
 
 def asked(options: argparse.Namespace) -> tuple[dict[str, object], int, list[str]]:
     """Properties by name, vCPUs and notes; the string outranks the domain."""
-    vcpus: int | None = options.vcpus
+    vcpus: int | None = version('guest', 'vcpus', options.vcpus)
     notes: list[str] = []
     given: dict[str, object] = {}
     if options.libvirt is not None:

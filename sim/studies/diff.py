@@ -17,16 +17,22 @@ import pandas as pd
 
 from sim.analysis import stats
 from sim.errors import ConfigError
+from sim.folders import check_file
 from sim.record import STAGES
 from sim.studies.compare import Side, differing, differing_work, paired_frame, read_side
 from sim.studies.explaining import requests_of, us
 
 TIMES = ('latency_ns', *(f'{stage}_ns' for stage in STAGES))
+PAIRS = ('.csv', '.parquet')
 PERCENTILES = (0, 1, 10, 50, 90, 99, 100)
 
 
 def main(options: argparse.Namespace) -> int:
     """Compare; the exit code."""
+    if options.show < 0:
+        raise ConfigError(f'--show {options.show}: give how many requests to show, 0 for none')
+    if options.out is not None:
+        check_file('--out', options.out, PAIRS)
     a = read_side(options.a, [*options.sets, *options.sets_a], options.seed)
     b = read_side(options.b, [*options.sets, *options.sets_b], options.seed)
     found, pairs = diff(a, b, most=options.show, any_work=options.different_workloads)
@@ -112,13 +118,12 @@ def _shown(pairs: pd.DataFrame, delta: pd.DataFrame, place: int) -> dict[str, An
 
 def write(pairs: pd.DataFrame, path: Path) -> None:
     """The pairs as .csv or .parquet. Errors: ConfigError."""
+    check_file('--out', path, PAIRS)
     try:
         if path.suffix == '.parquet':
             pairs.to_parquet(path)
-        elif path.suffix == '.csv':
-            pairs.to_csv(path, index=False)
         else:
-            raise ConfigError(f'--out {path}: end the name in .csv or .parquet')
+            pairs.to_csv(path, index=False)
     except OSError as error:
         raise ConfigError(f'{path}: cannot be written ({error.strerror or error})') from error
 

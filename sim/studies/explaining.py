@@ -9,16 +9,20 @@ import pandas as pd
 
 from sim.analysis.explain import explain
 from sim.errors import ConfigError
+from sim.folders import check_file
 from sim.points import load_requests
 from sim.record import STAGES
 from sim.run import run
 from sim.studies.compare import Side, read_side
 
+FIGURES = ('.png', '.svg', '.pdf')
 BAR = 40  # characters of the longest bar
 
 
 def main(options: argparse.Namespace) -> int:
     """Explain; the exit code."""
+    if options.figure is not None:
+        check_file('--figure', options.figure, FIGURES)
     side = read_side(options.run, options.sets, options.seed)
     try:
         found = explain(requests_of(side), share_of(options.slowest))
