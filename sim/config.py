@@ -418,6 +418,14 @@ def resolve_engine(run: dict[str, Any], python: bool) -> None:
         run['engine'] = 'simpy' if python else 'compiled'
 
 
+def with_migration(config: Config) -> Config:
+    """The same experiment with a [migration] table, if only of defaults."""
+    if config.migration is not None:
+        return config
+    found = resolve_migration({'migration': {}}, vars(config.host), vars(config.qemu))
+    return replace(config, migration=Migration(**found))
+
+
 def resolve_migration(given: Mapping[str, Table], host: Values, qemu: Values) -> dict[str, Any]:
     """The destination is like the source unless something else is said."""
     found = values('migration', given['migration'])

@@ -97,6 +97,9 @@ class VirtIODevice:
         """VirtioDeviceClass.set_status: 0 or a negative errno."""
         raise NotImplementedError
 
+    def loaded(self) -> None:
+        """virtio_load() has put the device's state in place."""
+
     def guest_writes_rings(self, rings: list[tuple[int, int, int, int]]) -> None:
         """The guest's driver sets its queues up: (num, desc, avail, used) of each it uses."""
         for vq, (num, desc, avail, used) in zip(self.parent_obj.vqs, rings, strict=False):

@@ -22,11 +22,11 @@ import numpy.typing as npt
 
 from sim import costs
 from sim.analysis import frame
-from sim.config import Config, from_effective
-from sim.control import felt, hotplug, vmstate
+from sim.config import Config, from_effective, with_migration
+from sim.control import felt, hotplug, stop_stamps, vmstate
 from sim.control.clock import Action
 from sim.control.costs import control_of_config
-from sim.control.halves import lead_in, start_half, stop_half
+from sim.control.halves import hand_over_regions, lead_in, prepare, start_half, stop_half
 from sim.control.power import Host, at_once, make_host, switch_on
 from sim.control.stop_checks import Watch
 from sim.control.stop_policy import Policy, policy_named
@@ -42,8 +42,10 @@ from sim.migrate import checks, handover
 from sim.migrate.link import Link, LinkError
 from sim.migrate.precopy import NotConvergingError, Precopy
 from sim.migrate.ram import PAGE_ON_WIRE, Ram
-from sim.run import Phases, Result, finish, prepare
+from sim.run import Phases, Result, finish
+from sim.run import prepare as prepare_run
 from sim.units import cycles_to_ns, ns_to_cycles
+from sim.workload import job_fields
 
 PHASES = (
     'vcpu_pause', 'drain', 'log_sync', 'ring_base', 'ram_rest', 'state_save', 'transfer',
@@ -174,7 +176,7 @@ class Migrating:
         ram.send_rest(rest)
         yield from link.send(PAGE_ON_WIRE * rest)
         control.enter('state_save')
-        state = vmstate.save(self.host.device)
+        state = vmstate.save(self.host.virtio)
         yield from control.pay(control.costs.state_save)
         control.enter('transfer')
         yield from link.send(len(state) + OTHER_STATE)
@@ -191,8 +193,18 @@ class Migrating:
         if self.downtime_start is not None:
             yield from start_half(self.host, self.policy, self.watch)
             self.resumed_at = control.now
-        yield from self.host.device.dev.set_log(False)
+        if self.host.dev is not None:
+            yield from self.host.dev.set_log(False)
+        self._let_jobs_end(control.machine, control.now)
         self.outcome = f'failed, running on the source: {why}'
+
+    def _let_jobs_end(self, machine: Machine, now: int) -> None:
+        """The VM goes on: where that is asked for, its jobs have a while left."""
+        if self.plan.run_on is None:
+            return
+        for plan in machine.plans:
+            place = plan.base + int(job_fields.J_STOP_AT)
+            machine.st[place] = min(int(machine.st[place]), now + self.cycles(self.plan.run_on))
 
     # ---- the destination
 
@@ -212,7 +224,7 @@ class Migrating:
             and handover.is_idle(source, handover.host_slots(source)),
             target_state=moved,
         )  # fmt: skip
-        pages, self.stale = checks.stale_pages(source, machine.mem, now)
+        pages, self.stale = checks.stale_pages(self.host, machine.mem, now)
         self.sentences += [
             *pages,
             *checks.medium(source, media, now),
@@ -223,10 +235,10 @@ class Migrating:
         hotplug.start(engine, self.there)
         lio = self.host.lio if plan.local else None
         host = make_host(engine, self.there, instant=True, lio=lio)
-        at_once(host.device.realize())
+        at_once(host.virtio.realize())
         host.vm.running = False
-        host.file.gated = self.policy.name == 'gate'  # SET_ENDPOINT then looks into the rings
-        host.device.parent_obj.host_features = self.there.agreed.offered
+        host.backend.gated = self.policy.name == 'gate'  # it then looks into the rings by itself
+        host.virtio.parent_obj.host_features = self.there.agreed.offered
         host.control.start(control_of_config(self.there))
         self.arrived, self.arrived_host = engine, host
         if not handover.is_idle(source, handover.host_slots(source)):
@@ -243,8 +255,9 @@ class Migrating:
             yield from control.pay(control.costs.state_load)
             if self.plan.without != 'state':
                 mem = control.machine.mem
-                self.sentences += vmstate.load(host.device, departure.state, mem)
-            self.sentences += checks.device_state(self.host.device, host.device, control.now)
+                self.sentences += vmstate.load(host.virtio, departure.state, mem)
+                hand_over_regions(self.host, host, self.policy)
+            self.sentences += checks.device_state(self.host.virtio, host.virtio, control.now)
             yield from control.pay(control.costs.incoming_end)
             yield from start_half(host, self.policy)
         except vmstate.LoadError as error:
@@ -256,6 +269,7 @@ class Migrating:
         else:
             self.resumed_at = control.now
             self.outcome = 'ok'
+            self._let_jobs_end(control.machine, control.now)
 
     def back_home(self) -> Action:
         """The source hears over the return path that the destination has failed, and goes on."""
@@ -289,14 +303,12 @@ def migrate(
 
 def begin(config: Config) -> Migrating:
     """Both ends of a migration, at time zero."""
-    if config.migration is None:
-        sections = config.effective()
-        config = from_effective({**sections, 'migration': {'at': '10ms'}})
+    config = with_migration(config)
     plan = config.migration
     assert plan is not None
     check(config, plan)
     there = destination_of(config)
-    engine, phases = prepare(replace(config, migration=plan))
+    engine, phases = prepare_run(config)
     host = switch_on(engine, config)
     fresh = build(there, costs.of_config(there))
     handover.check_alike(engine.machine, fresh)
@@ -309,13 +321,15 @@ def meet(
     """A migration of the VM on `engine` to a host of the config `there`, with machine `fresh`."""
     plan, hz = config.migration, config.host.cpu_hz
     assert plan is not None
+    policy = policy_of(config, plan)
+    prepare(host, policy)
     ram = Ram(engine.machine, size=plan.ram, rate=plan.dirty_rate, hot_set=plan.hot_set, cpu_hz=hz)
     latency = int(ns_to_cycles(plan.link_latency, hz))
     link = Link(host.control, plan.link_bandwidth, latency, hz)
     return Migrating(
         config=config,
         plan=plan,
-        policy=policy_named(plan.policy, plan.lead, hypothetical=config.run.hypothetical),
+        policy=policy,
         source=engine,
         phases=phases,
         host=host,
@@ -324,6 +338,18 @@ def meet(
         ram=ram,
         link=link,
         precopy=Precopy(host, plan, ram, link, hz),
+    )
+
+
+def policy_of(config: Config, plan: Migration) -> Policy:
+    """How the device is stopped. Errors: ConfigError where its backend cannot do that."""
+    return policy_named(
+        plan.policy,
+        plan.lead,
+        stack=STACKS[config.device.driver],
+        hypothetical=config.run.hypothetical,
+        depth=plan.depth,
+        timeout=plan.timeout,
     )
 
 
@@ -365,12 +391,7 @@ def check(config: Config, plan: Migration) -> None:
             f'run.record={config.run.record}: a migration looks at every request; use '
             'run.record=full'
         )
-    if STACKS[config.device.driver] != 'vhost-scsi':
-        raise ConfigError(
-            f'device.driver={config.device.driver}: the migration of kernel vhost-scsi is '
-            'modelled, not its; use vhost-scsi-pci'
-        )
-    if not config.device.migratable:
+    if STACKS[config.device.driver] == 'vhost-scsi' and not config.device.migratable:
         raise ConfigError(f'device.migratable=off: {NOT_MIGRATABLE}')
     if config.tmfs or any(lun.disk.kind == 'python' for lun in config.disks):
         raise ConfigError(
@@ -476,9 +497,14 @@ def explained(
         findings.append('liveness: the VM has ended; its requests are never answered')
     elif outcome == 'hung' and left is not None and not move.policy.breaks:
         findings.append(left)
-    run = result.violations
+    end = move.host.backend
+    region = end.left_behind if end.keeps else []
+    stamps = stop_stamps.check(result_machine(move), rows)
+    run = [*stamps, *felt.without_resubmissions(rows, region, result.violations)]
     if findings:
-        unfinished = ('conservation', 'end', "Little's law")
+        unfinished = (
+            'conservation', 'end:', "Little's law", 'end to end: liveness', 'end to end: rings',
+        )  # fmt: skip
         run = [sentence for sentence in run if not sentence.startswith(unfinished)]
     watched = move.watch.found() if move.watch is not None else []
     return outcome, findings, [*watched, *move.sentences, *run]

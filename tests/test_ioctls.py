@@ -8,11 +8,13 @@ import pytest
 import qemu_7_2_ioctls as seen
 
 from sim import costs, machine
+from sim.__main__ import main
 from sim.config import load
 from sim.control.power import DRIVER_STATUS, make_host, rings_of
 from sim.engine import ENGINES
-from sim.studies.ioctls import trace
+from sim.studies.ioctls import migration, trace
 
+PARTS = (seen.INIT, seen.START, seen.LOG, seen.STOP)
 COMPARED = ('index', 'features', 'flags', 'num', 'nregions')
 
 
@@ -72,6 +74,18 @@ def test_under_the_firmware_only_the_request_queue_has_a_ring():
     assert made == lines(seen.FIRMWARE_START)
 
 
+def test_a_migration_on_both_hosts(capsys):
+    """What the source does was seen to its end; the destination is made and started like it."""
+    sides = migration(load(device={'num_queues': 1}, qemu={'version': '7.2'}))
+    source, destination = ([as_seen(row) for row in rows] for rows in sides.values())
+    assert source == [line for part in PARTS for line in lines(part)]
+    assert destination == lines(seen.INIT) + lines(seen.START)
+    assert main(['ioctls', '--scenario', 'migrate', '--qemu', '7.2']) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == 'source'
+    assert printed.index('destination') == 1 + 1 + len(source)
+
+
 def names(rows):
     return [row['ioctl'].removeprefix('VHOST_') for row in rows]
 
@@ -113,8 +127,6 @@ def test_the_command_prints_the_columns_of_a_trace():
 
 
 def test_a_device_that_has_no_such_file_is_refused(capsys):
-    from sim.__main__ import main
-
     line = ['ioctls', '--scenario', 'stop', '--set', 'device.driver=virtio-scsi-pci']
     assert main(line) == 2
     assert 'makes no ioctls of /dev/vhost-scsi' in capsys.readouterr().err

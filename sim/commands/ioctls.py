@@ -7,7 +7,7 @@ from typing import Any
 from sim.commands import without_compiling
 from sim.options import add_config, add_json, add_versions
 
-SCENARIOS = ('init', 'start', 'log', 'stop')
+SCENARIOS = ('init', 'start', 'log', 'stop', 'migrate')
 
 
 def add(commands: Any) -> None:
@@ -22,7 +22,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         '--scenario', choices=SCENARIOS, required=True,
         help='init (realize), start (the guest sets DRIVER_OK), log (dirty logging begins), '
-        'stop (the VM is stopped while logging)',
+        'stop (the VM is stopped while logging), migrate (all of it, and the destination)',
     )  # fmt: skip
     add_versions(parser)
     add_json(parser)

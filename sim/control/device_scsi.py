@@ -6,7 +6,7 @@ There is no vhost: virtio_vmstate_change() stops the ioeventfds, which stops the
 
 from dataclasses import dataclass
 
-from sim import vring
+from sim import backend, features, vring
 from sim.control.clock import Action
 from sim.device import DRIVER_OK, VirtIODevice
 from sim.layout import USED_IDX
@@ -45,11 +45,24 @@ class VirtIOSCSI(VirtIODevice):
         self.vm.control.enter_within(before)
         return 0
 
+    def loaded(self) -> None:
+        """virtio_load() has put the virtqueues where the source left them."""
+        common = self.parent_obj
+        for index, vq in enumerate(common.vqs):
+            if vq.is_set_up and index in self.dataplane.queues():
+                ring = vq.num, vq.desc, vq.avail, vq.used
+                base = vq.last_avail_idx
+                self.dataplane.take_ring(index, ring, common.guest_features, base, vring.QEMU)
+                self.dataplane.st[self.dataplane.queues()[index] + int(backend.Q_BACKEND)] = 0
+
     def _look(self) -> None:
         """The virtqueues as the IOThread has left them."""
         machine = self.vm.control.machine
-        for vq, v in zip(self.parent_obj.vqs, machine.devices, strict=False):
-            if vq.is_set_up:
-                vq.last_avail_idx = int(machine.st[v + int(vring.V_LAST_AVAIL)])
-                vq.used_idx = index_at(machine.mem, vq.used + int(USED_IDX))
-                vq.inuse = vq.last_avail_idx - vq.used_idx & 0xFFFF
+        for index, vq in enumerate(self.parent_obj.vqs):
+            if not vq.is_set_up or index not in self.dataplane.queues():
+                continue
+            vq.last_avail_idx = self.dataplane.base_of(index)
+            if self.parent_obj.guest_features >> features.RING_PACKED & 1:
+                continue  # both indices, each with its wrap counter, stand in it
+            vq.used_idx = index_at(machine.mem, vq.used + int(USED_IDX))
+            vq.inuse = vq.last_avail_idx - vq.used_idx & 0xFFFF

@@ -91,3 +91,17 @@ def stranded(rows: Rows) -> str | None:
         f'{left[0, COLUMN["serial"]]}: their kick was consumed while the endpoint was cleared, '
         'SET_ENDPOINT queues nothing, and the Linux driver never lets a request time out'
     )
+
+
+def without_resubmissions(
+    rows: Rows, left_behind: Sequence[int], violations: list[str]
+) -> list[str]:
+    """What an in-flight region has had submitted again may be fetched twice, and once done.
+
+    `left_behind`: the serials that such a region had.
+    """
+    again = np.isin(rows[:, COLUMN['serial']], left_behind)
+    fetched = rows[:, COLUMN['fetched']]
+    if not len(left_behind) or (fetched[~again] != 1).any() or (fetched > 2).any():
+        return violations
+    return [v for v in violations if not ('conservation' in v and 'not fetched' in v)]

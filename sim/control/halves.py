@@ -41,6 +41,14 @@ def prepare(host: Host, policy: Policy) -> None:
         end.agree_on_regions(None, device.parent_obj.guest_features)
 
 
+def hand_over_regions(source: Host, there: Host, policy: Policy) -> None:
+    """The in-flight regions reach the host that the device starts on next, for such a policy."""
+    prepare(there, policy)
+    here, arrived = source.virtio, there.virtio
+    if isinstance(here, VHostSCSICommon) and isinstance(arrived, VHostSCSICommon):
+        arrived.inflight = here.inflight
+
+
 def _instruct(host: Host, policy: Policy) -> None:
     """What the policy leaves out, turns round, or does not wait for."""
     end, device = host.backend, host.virtio

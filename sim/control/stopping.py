@@ -179,7 +179,9 @@ class Stopping:
         assert self.host is not None
         machine, end = self.host.control.machine, self.host.backend
         stamps = stop_stamps.check(machine, rows)
-        run_violations = self._without_resubmissions(rows, result.violations)
+        run_violations = felt.without_resubmissions(
+            rows, end.left_behind if end.keeps else [], result.violations
+        )
         left = felt.stranded(rows)
         completed = rows[rows[:, felt.COLUMN['completed']] > 0, felt.COLUMN['serial']]
         lost = sorted(set(end.left_behind) - set(completed.tolist()))
@@ -202,17 +204,6 @@ class Stopping:
             explained = (*explained, 'end to end: liveness', 'end to end: rings')
         found = [*stamps, *run_violations]
         return findings, [sentence for sentence in found if not sentence.startswith(explained)]
-
-    def _without_resubmissions(
-        self, rows: npt.NDArray[np.int64], violations: list[str]
-    ) -> list[str]:
-        """What an in-flight region has had submitted again may be fetched twice, and once done."""
-        assert self.host is not None
-        again = np.isin(rows[:, felt.COLUMN['serial']], self.host.backend.left_behind)
-        fetched = rows[:, felt.COLUMN['fetched']]
-        if not self.host.backend.keeps or (fetched[~again] != 1).any() or (fetched > 2).any():
-            return violations
-        return [v for v in violations if not ('conservation' in v and 'not fetched' in v)]
 
     def _hypothetical(self, result: Result) -> list[str]:
         policy = self.plan.policy

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sim import features
-from sim.device import QUEUE_MAX, VHostSCSI, VHostSCSICommon
+from sim.device import QUEUE_MAX, VHostSCSI, VirtIODevice
 from sim.layout import AVAIL_IDX, USED_IDX
 from sim.vhost.dev import VirtQueue, index_at
 
@@ -46,7 +46,7 @@ class DeviceState:
     subsections: tuple[str, ...] = ()
 
 
-def save(device: VHostSCSICommon) -> bytes:
+def save(device: VirtIODevice) -> bytes:
     """The section of a device. Ends the VM where vhost still runs (vhost_scsi_pre_save)."""
     if isinstance(device, VHostSCSI) and device.dev.started:
         device.vm.exit('vhost_scsi_pre_save: Assertion `!vhost_dev_is_started(&vsc->dev)\' failed.')
@@ -74,7 +74,7 @@ def _save_bus(vectors: int) -> bytes:
     return pci + msix + struct.pack('>H', 0)
 
 
-def _subsections(device: VHostSCSICommon) -> list[tuple[str, bytes]]:
+def _subsections(device: VirtIODevice) -> list[tuple[str, bytes]]:
     """Those that are needed, in the order in which vmstate_virtio lists them."""
     common, found = device.parent_obj, []
     offered = common.host_features
@@ -96,7 +96,7 @@ def _all_queues(vqs: list[VirtQueue]) -> list[VirtQueue]:
     return vqs + [VirtQueue(num=0)] * (QUEUE_MAX - len(vqs))
 
 
-def _extra_state(device: VHostSCSICommon) -> bytes:
+def _extra_state(device: VirtIODevice) -> bytes:
     """vmstate_virtio_pci with its one subsection, the registers of a modern device."""
     name, guest = b'virtio_pci/modern_state', device.parent_obj.guest_features
     words = [struct.pack('>4I', 0, 0, guest & 0xFFFFFFFF, guest >> 32)]
@@ -199,7 +199,7 @@ def _load_subsection(read: _Reader, name: str, state: DeviceState) -> None:
         raise LoadError(f'unknown subsection {name}')
 
 
-def load(device: VHostSCSICommon, data: bytes, mem: npt.NDArray[np.uint8]) -> list[str]:
+def load(device: VirtIODevice, data: bytes, mem: npt.NDArray[np.uint8]) -> list[str]:
     """virtio_load(): put a stream into a realized device whose guest memory is there already.
 
     Returns what QEMU says of a device that it then declares broken. Errors: LoadError where the
@@ -224,6 +224,7 @@ def load(device: VHostSCSICommon, data: bytes, mem: npt.NDArray[np.uint8]) -> li
         if vq.is_set_up and not packed:
             broken += _take_indices(index, vq, mem)
         common.vqs[index] = vq
+    device.loaded()
     return broken
 
 

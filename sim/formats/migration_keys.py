@@ -30,6 +30,14 @@ class Migration:
         0, 'time', 'how long before the vCPUs pause a policy with a lead time begins', unit='ms',
         high=HOUR_NS,
     )  # fmt: skip
+    depth: int | None = key(
+        None, 'int', 'policy=throttle: how many requests a LUN may have out; none: 1', low=1,
+        high=1024,
+    )  # fmt: skip
+    timeout: int | None = key(
+        None, 'time', 'policy=timeout: when the drain is given up; none: 4 s, as SPDK', unit='s',
+        high=HOUR_NS,
+    )  # fmt: skip
     gap: int = key(
         0, 'time', 'between the standstill of the vCPUs and the stop of the device', unit='us',
         high=HOUR_NS,
@@ -57,6 +65,10 @@ class Migration:
     give_up: int = key(
         60 * 10**9, 'time', 'whoever watches cancels it after so long, if it has not converged',
         unit='s', low=1, high=24 * HOUR_NS,
+    )  # fmt: skip
+    run_on: int | None = key(
+        None, 'time', 'the jobs end so long after the VM goes on; none: as they would without a '
+        'migration', unit='ms', high=HOUR_NS,
     )  # fmt: skip
     ram: int = key(1 * GIB, 'size', 'of the VM, with what its I/O uses', low=1)
     dirty_rate: int = key(

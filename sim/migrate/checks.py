@@ -7,20 +7,24 @@ them, `stale page`: no page of the destination may be older than the source's at
 
 import numpy as np
 
-from sim import record
+from sim import features, record
 from sim.analysis import frame
+from sim.control.power import Host
 from sim.control.stop_checks import place_of
-from sim.device import VHostSCSICommon
+from sim.device import VirtIODevice
+from sim.features import version
 from sim.layout import PAGE_SIZE
 from sim.lio import ports
 from sim.machine import Machine, Words
 from sim.migrate import handover
 from sim.se_cmd import OP_WRITE
+from sim.vhost.ioctl import VhostScsi
 
+WINDOW = 'stale page (LOG_ALL window)'
 COLUMN = {name: index for index, name in enumerate(record.COLUMNS)}
 
 
-def device_state(source: VHostSCSICommon, there: VHostSCSICommon, now: int) -> list[str]:
+def device_state(source: VirtIODevice, there: VirtIODevice, now: int) -> list[str]:
     """Requirement 1: status, features and the indices of every queue are on the other side."""
     here, arrived, found = source.parent_obj, there.parent_obj, []
     for name in ('status', 'guest_features'):
@@ -43,18 +47,55 @@ def device_state(source: VHostSCSICommon, there: VHostSCSICommon, now: int) -> l
     return found
 
 
-def stale_pages(source: Machine, memory: np.ndarray, now: int) -> tuple[list[str], int]:
-    """Pages of the destination that are not as the source has them, as a sentence and a count."""
+def stale_pages(host: Host, memory: np.ndarray, now: int) -> tuple[list[str], int]:
+    """Pages of the destination that are not as the source has them, as a sentence and a count.
+
+    Where all of them can be those of requests that were fetched between SET_LOG_BASE and
+    SET_FEATURES with LOG_ALL, and answered later, the sentence says so: what is fetched then is not
+    logged, on any kernel.
+    """
+    source = host.control.machine
     shape = -1, PAGE_SIZE
     differ = (source.mem.reshape(shape) != memory.reshape(shape)).any(axis=1)
     pages = np.flatnonzero(differ)
     if not pages.size:
         return [], 0
     at = int(pages[0]) * PAGE_SIZE
+    unlogged = fetched_before_log_all(host)
+    room = int((-(-unlogged[:, COLUMN['bytes']] // PAGE_SIZE)).sum()) if unlogged.size else 0
+    name, why = 'stale page', ''
+    if logs_data(host) and pages.size <= room:
+        name = WINDOW
+        why = (
+            f'; serial {unlogged[0, COLUMN["serial"]]} was fetched at cycle '
+            f'{unlogged[0, COLUMN["t_fetch"]] - 1}, before SET_FEATURES had set LOG_ALL'
+        )
     return [
-        f'stale page: {pages.size} guest pages of the destination are older than the source\'s at '
-        f'cycle {now}; the first is {at:#x}, {place_of(source, at)}'
+        f"{name}: {pages.size} guest pages of the destination are older than the source's at "
+        f'cycle {now}; the first is {at:#x}, {place_of(source, at)}{why}'
     ], pages.size
+
+
+def logs_data(host: Host) -> bool:
+    """Does the backend log buffers at all? Kernel vhost-scsi from Linux 7.2 on."""
+    return not isinstance(host.backend, VhostScsi) or version(host.backend.kernel) >= (7, 2)
+
+
+def fetched_before_log_all(host: Host) -> Words:
+    """Rows of what was fetched before LOG_ALL was set, behind the flush of SET_LOG_BASE, and
+    answered afterwards.
+    """
+    ends: dict[str, int] = {}
+    for call in host.control.calls:
+        log_all = call.arguments.get('features', 0) >> features.LOG_ALL & 1
+        if call.name == 'VHOST_SET_LOG_BASE' or (call.name == 'VHOST_SET_FEATURES' and log_all):
+            ends[call.name] = call.time + call.duration
+    rows = frame.trace_rows(host.control.machine)
+    if 'VHOST_SET_FEATURES' not in ends:
+        return rows[:0]
+    until, used = ends['VHOST_SET_FEATURES'], rows[:, COLUMN['t_used']] - 1
+    fetched = rows[:, COLUMN['t_fetch']] - 1
+    return rows[(fetched >= 0) & (fetched <= until) & (used > until)]
 
 
 def medium(source: Machine, media: Words, now: int) -> list[str]:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from sim import agents, guest, layout, vring
 from sim.control.clock import Action
 from sim.control.power import Host
+from sim.device import VHostSCSI
 from sim.driver.plan import HEADER_STRIDE
 from sim.formats.migration_keys import Migration
 from sim.layout import PAGE_SIZE
@@ -85,7 +86,9 @@ class Precopy:
     def join(self) -> None:
         """From now on what the logs say is this migration's; logging itself is not switched."""
         self.began = self.ram.hits_until = self.control.now
-        self.host.device.dev.migration_bitmap = self._written
+        if self._log_is_the_devices:
+            assert self.host.dev is not None
+            self.host.dev.migration_bitmap = self._written
 
     def setup(self) -> Action:
         """ram_save_setup(): 0, or the negative errno of vhost where logging does not start."""
@@ -94,8 +97,8 @@ class Precopy:
         yield from control.pay(costs.migration_setup)
         if self.plan.without != 'kvm_log':
             control.machine.log_vcpus(True)
-        if self.plan.without != 'vhost_log':
-            answer = yield from self.host.device.dev.set_log(True)
+        if self.plan.without != 'vhost_log' and self.host.dev is not None:
+            answer = yield from self.host.dev.set_log(True)
             if answer < 0:
                 return answer
         yield from self.sync()
@@ -174,8 +177,10 @@ class Precopy:
         """migration_bitmap_sync(): what KVM's and the vhost's logs say goes into the bitmap."""
         control, counters, ram = self.control, self.counters, self.ram
         yield from control.pay(-(-(ram.rest + ram.io_dirty.size) // 64) * control.costs.bitmap_word)
-        if self.host.device.dev.started:
-            yield from self.host.device.dev.sync_log()
+        if self.host.dev is not None and self.host.dev.started:
+            yield from self.host.dev.sync_log()
+        if not self._log_is_the_devices:
+            self._written |= self._changed()
         self._note_control_queues()
         there = control.machine.vcpu_log
         self._written |= _bits(there, self._written.size)
@@ -187,6 +192,23 @@ class Precopy:
         counters.dirty_bytes_last_sync = ram.pending
         counters.history.append((control.now, ram.pending))
         self._statistics(dirtied)
+
+    @property
+    def _log_is_the_devices(self) -> bool:
+        """Kernel vhost notes what it writes page by page, as far as its version does."""
+        return isinstance(self.host.virtio, VHostSCSI)
+
+    def _changed(self) -> npt.NDArray[np.bool_]:
+        """SPDK's log, and QEMU's own marks where it serves the device, have every page that was
+        written: those whose content has changed since they were sent.
+        """
+        if self.plan.without == 'vhost_log':
+            return np.zeros_like(self._written)
+        shape = -1, PAGE_SIZE
+        found: npt.NDArray[np.bool_] = (
+            self.ram.memory.reshape(shape) != self.control.machine.mem.reshape(shape)
+        ).any(axis=1)
+        return found
 
     def _note_control_queues(self) -> None:
         """Control and event queue count as written by the vCPUs at every sync: they are few pages,

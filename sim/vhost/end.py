@@ -88,13 +88,19 @@ class BackendEnd:
             base |= (word(vring.V_LAST_USED) | word(vring.V_USED_WRAP) << 15) << 16
         return base
 
-    def take_ring(self, index: int, ring: tuple[int, int, int, int], acked: int, base: int) -> None:
+    def take_ring(
+        self,
+        index: int,
+        ring: tuple[int, int, int, int],
+        acked: int,
+        base: int,
+        personality: int = vring.KERNEL_VHOST,
+    ) -> None:
         """Take up a ring: num, descriptors, driver area, device area; counters go on."""
         st, q = self.st, self.queues()[index]
         v = int(st[q + int(backend.Q_DEVICE)])
         seen = slice(v + int(vring.V_VERDICT), v + int(vring.V_TABLE))
         counters = st[seen].copy()
-        personality = vring.KERNEL_VHOST
         vring.device_init(self.machine.mem, st, u64(v), *ring, acked, base, personality)
         st[seen] = counters
         self._fresh_commands(index)
