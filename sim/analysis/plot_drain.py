@@ -10,17 +10,20 @@ from sim.analysis.style import COLOURS, MARKERS, MEASURED, plain_log_axis, style
 
 @styled
 def drain(table: pd.DataFrame, measured: pd.DataFrame, race: pd.DataFrame) -> Figure:
-    """Four panels: by depth, by the instant of the stop, the laws, the race.
+    """Six panels: by depth, by the instant of the stop, throttled writes, the laws, by the disk's
+    latency, the race.
 
-    `table`: columns series, kernel, disk, iodepth, at_ms, clear_ms, theory_ms and, of the race,
-    after_us and bad_target. `measured`: op, iodepth, clear_after_ms, clear_ms. `race`:
-    kernel, after_us, ok, bad_target, left_in_ring.
+    `table`: columns series, kernel, disk, iodepth, at_ms, clear_ms, theory_ms, of the latencies
+    service_ms, of the race after_us and bad_target. `measured`: op, iodepth, clear_after_ms,
+    clear_ms. `race`: kernel, after_us, ok, bad_target, left_in_ring.
     """
-    figure = Figure(figsize=(11, 7.4))
-    panels = figure.subplots(2, 2).flat
+    figure = Figure(figsize=(16, 8))
+    panels = figure.subplots(2, 3).flat
     _by_depth(next(panels), table, measured)
     _by_instant(next(panels), table)
+    _throttled(next(panels), table, measured)
     _laws(next(panels), table)
+    _by_latency(next(panels), table)
     _race(next(panels), table, race)
     figure.suptitle('VHOST_SCSI_CLEAR_ENDPOINT: how long it takes, and what it does to requests')
     return figure
@@ -28,7 +31,16 @@ def drain(table: pd.DataFrame, measured: pd.DataFrame, race: pd.DataFrame) -> Fi
 
 def _by_depth(axes: Axes, table: pd.DataFrame, measured: pd.DataFrame) -> None:
     reads = table[table['series'] == 'depth']
-    axes.plot(reads['iodepth'], reads['clear_ms'], color=COLOURS[0], marker='o', label='reads')
+    axes.plot(reads['iodepth'], reads['clear_ms'], color=COLOURS[0], marker='o', label='simulated')
+    seen = measured[(measured['op'] == 'read') & (measured['iodepth'] > 0)]
+    axes.plot(seen['iodepth'], seen['clear_ms'], marker='o', label='measured, 6.1', **MEASURED)
+    axes.set_xscale('log')
+    plain_log_axis(axes, sorted(reads['iodepth'].unique()), 'x')
+    axes.set_ylim(0)
+    _label(axes, 'reads in flight', 'a disk of 100 ms, stopped 22 ms in')
+
+
+def _throttled(axes: Axes, table: pd.DataFrame, measured: pd.DataFrame) -> None:
     writes = table[table['series'] == 'wbt']
     for place, ((kernel, disk), line) in enumerate(writes.groupby(['kernel', 'disk'], sort=False)):
         axes.plot(
@@ -36,22 +48,15 @@ def _by_depth(axes: Axes, table: pd.DataFrame, measured: pd.DataFrame) -> None:
             line['clear_ms'],
             color=COLOURS[1 + place],
             marker=MARKERS[place],
-            linestyle=('-', '--', ':')[place],
-            label=f'writes, Linux {kernel}, {disk}',
+            linestyle=('-', '-', '--', ':')[place],
+            label=f'Linux {kernel}, {disk}',
         )
-    for op, marker in (('read', 'o'), ('write', '^')):
-        seen = measured[(measured['op'] == op) & (measured['iodepth'] > 0)]
-        axes.plot(
-            seen['iodepth'],
-            seen['clear_ms'],
-            marker=marker,
-            label=f'measured {op}s, 6.1',
-            **MEASURED,
-        )
+    seen = measured[(measured['op'] == 'write') & (measured['iodepth'] > 0)]
+    axes.plot(seen['iodepth'], seen['clear_ms'], marker='^', label='measured, 6.1', **MEASURED)
     axes.set_xscale('log')
-    plain_log_axis(axes, sorted(table['iodepth'][table['series'] == 'wbt'].unique()), 'x')
+    plain_log_axis(axes, sorted(writes['iodepth'].unique()), 'x')
     axes.set_ylim(0)
-    _label(axes, 'requests in flight', 'a disk of 100 ms, stopped 22 ms in')
+    _label(axes, 'writes in flight', 'write-back throttling: the same disk')
 
 
 def _by_instant(axes: Axes, table: pd.DataFrame) -> None:
@@ -99,6 +104,25 @@ def _laws(axes: Axes, table: pd.DataFrame) -> None:
     plain_log_axis(axes, sorted(laws['iodepth'].unique()), 'x')
     plain_log_axis(axes, (1, 2, 5, 10, 20, 50), 'y')
     _label(axes, 'requests in flight', 'exponential service times of 1 ms')
+
+
+def _by_latency(axes: Axes, table: pd.DataFrame) -> None:
+    mine = table[(table['iodepth'] == 16) & (table['disk'] == 'parallel')]
+    mine = mine[mine['series'].isin(['law', 'latency'])].fillna({'service_ms': 1.0})
+    groups = mine.groupby('service_ms')
+    mean, count = groups['clear_ms'].mean(), groups['clear_ms'].count()
+    half = 1.96 * groups['clear_ms'].std() / np.sqrt(count)
+    theory = groups['theory_ms'].mean()
+    axes.plot(theory.index, theory, color='black', linestyle='--', label='H_16 / µ')
+    axes.errorbar(
+        mean.index, mean, yerr=half, color=COLOURS[0], marker='o', linestyle='',
+        label='64 lanes: mean and 95 % interval',
+    )  # fmt: skip
+    axes.set_xscale('log')
+    axes.set_yscale('log')
+    plain_log_axis(axes, sorted(mean.index), 'x')
+    plain_log_axis(axes, (0.5, 5, 50, 500), 'y')
+    _label(axes, 'mean service time (ms)', 'exponential service times, depth 16')
 
 
 def _race(axes: Axes, table: pd.DataFrame, race: pd.DataFrame) -> None:
