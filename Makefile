@@ -1,4 +1,4 @@
-# make run | test | test-long | regress | bless | bench | lint | clean
+# make venv | run | test | test-long | regress | bless | docs | bench | lint | clean
 #
 # Needs only make, git and a Python 3.11 or newer with venv. Each target makes the virtual
 # environment by itself when it is missing or when its inputs have changed.
@@ -11,14 +11,16 @@ STAMP := $(VENV)/.installed
 PIP   := $(BIN)/python -m pip --disable-pip-version-check install -qq -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test test-long regress bless bench lint clean distclean
+.PHONY: help venv run test test-long regress bless docs bench lint clean distclean
 
 help:
+	@echo "make venv       the virtual environment, .venv"
 	@echo "make run        the first experiment: latency and throughput against queue depth"
 	@echo "make test       ruff, mypy, import layers, pytest; the seconds of each at the end"
 	@echo "make test-long  the tests that take minutes"
 	@echo "make regress    compare with the baseline; the report is build/regress/report.html"
 	@echo "make bless      make what is now the baseline (docs/howto/regress.md)"
+	@echo "make docs       make anew what is generated in docs/ and results/README.md"
 	@echo "make bench      how fast the simulator itself is"
 	@echo "make lint       as test, without pytest"
 	@echo "make clean      remove caches and build products (distclean: the environments as well)"
@@ -50,6 +52,10 @@ regress: $(STAMP)
 
 bless: $(STAMP)
 	$(BIN)/python -m sim regress --bless
+
+docs: $(STAMP)
+	$(BIN)/python scripts/reference.py
+	$(BIN)/python scripts/readme_figure.py
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
