@@ -254,6 +254,15 @@ def move(st, slot, time):
     st[H_WOKEN_COUNT] += 1
 
 
+@kernel
+def rest(st, slot):
+    """Control: agent `slot` waits to be woken, whenever it would have run."""
+    st[u64(st[H_DUE]) + u64(slot)] = IDLE
+    renew(st, slot)
+    st[u64(st[H_WOKEN]) + u64(st[H_WOKEN_COUNT])] = slot
+    st[H_WOKEN_COUNT] += 1
+
+
 @kernel(inline=True)
 def wrapped(place, room):
     """`place` in a circular list, where it is at most one lap ahead."""

@@ -20,6 +20,7 @@ from sim.errors import ConfigError, shown
 from sim.formats.actions import resolve_hotplugs, resolve_tmfs
 from sim.formats.disks import check_target, lay_preset, unused_keys
 from sim.formats.driver_rules import QUEUES_MOST, check_driver, check_luns, foreign, stack_of
+from sim.formats.faults import parse_faults
 from sim.formats.fio import parse_job_file
 from sim.formats.keys import (
     COST,
@@ -431,6 +432,7 @@ def resolve_migration(given: Mapping[str, Table], host: Values, qemu: Values) ->
     found = values('migration', given['migration'])
     found['to_kernel'] = found['to_kernel'] or host['kernel']
     found['to_qemu'] = found['to_qemu'] or qemu['version']
+    parse_faults(found['faults'])
     return found
 
 

@@ -203,7 +203,8 @@ class SimpyEngine(Engine):
             other.callbacks, event.callbacks = event.callbacks, []
             self._waiting[slot] = event = other
         scheduled[slot] = key
-        event.at((key >> SLOT_BITS) - self.env.now, AGENT_PRIORITY + slot)
+        if key < IDLE:  # control may also have sent it to rest
+            event.at((key >> SLOT_BITS) - self.env.now, AGENT_PRIORITY + slot)
 
     def wake_agents(self) -> None:
         """For control: put on SimPy's calendar whatever the control action has woken."""
@@ -213,8 +214,13 @@ class SimpyEngine(Engine):
 
     def run(self, until: simpy.Event | None = None) -> None:
         """Until nobody has anything left to do, or until an event has been processed."""
-        if until is None or not until.processed:
+        if until is not None and until.processed:
+            return
+        try:
             self.env.run(until)
+        except RuntimeError:  # nobody has anything left to do, and the event has not come
+            if until is None or until.triggered or self.env.peek() != float('inf'):
+                raise
 
 
 ENGINES: dict[str, type[Engine]] = {'simpy': SimpyEngine, 'compiled': CompiledEngine}

@@ -12,6 +12,7 @@ charged to exactly one of PHASES. Whatever fails before the hand-over leaves the
 source; after it that takes the return path, over which the source hears of it.
 """
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import simpy
 
 from sim import costs
 from sim.analysis import frame
@@ -34,23 +36,31 @@ from sim.control.vm import VmExitError
 from sim.device import NOT_MIGRATABLE
 from sim.engine import ENGINES, Engine
 from sim.errors import ConfigError
+from sim.faults import Faults
+from sim.faults import check as check_faults
 from sim.features import STACKS
+from sim.formats.faults import parse_faults
 from sim.formats.migration_keys import Migration
 from sim.formats.qemu import parse_device
 from sim.machine import Machine, Words, build
 from sim.migrate import checks, handover
 from sim.migrate.link import Link, LinkError
+from sim.migrate.mishaps import Mishaps
 from sim.migrate.precopy import NotConvergingError, Precopy
 from sim.migrate.ram import PAGE_ON_WIRE, Ram
 from sim.run import Phases, Result, finish
 from sim.run import prepare as prepare_run
 from sim.units import cycles_to_ns, ns_to_cycles
+from sim.vhost.ioctl import VhostScsi
 from sim.workload import job_fields
 
 PHASES = (
     'vcpu_pause', 'drain', 'log_sync', 'ring_base', 'ram_rest', 'state_save', 'transfer',
     'state_load', 'device_start', 'endpoint', 'vcpu_resume',
 )  # fmt: skip
+ON_SOURCE = 'running on the source'
+BOTH = 'ownership: the VM runs on both sides'
+NOT_TAKEN = ('load of migration failed', 'QEMU exits on the destination')
 OTHER_STATE = 200_000  # bytes of the stream that are not this device: CPUs, PCI, timers
 
 
@@ -78,6 +88,7 @@ class Migrating:
     ram: Ram
     link: Link
     precopy: Precopy
+    faults: Faults
     media_at_start: Words | None = None
     arrived: Engine | None = None
     arrived_host: Host | None = None
@@ -94,6 +105,15 @@ class Migrating:
     stale: int = 0
     sentences: list[str] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
+    mishaps: Mishaps = field(init=False)
+
+    def __post_init__(self) -> None:
+        plan = self.plan
+        self.mishaps = Mishaps(self.link, return_path=plan.return_path, split=self._go_on_here)
+        self.faults.acts |= self.mishaps.acts()
+        if plan.faults:
+            self.link.may_break()
+            self.faults.watch(self.host)
 
     @property
     def hz(self) -> int:
@@ -121,21 +141,52 @@ class Migrating:
         yield from self._guarded(self._leave())
 
     def _guarded(self, action: Action) -> Action:
+        """A half that may end otherwise than it should."""
+        self.mishaps.half = self.host.control.env.active_process
         try:
             yield from action
         except VmExitError as end:
-            self.outcome = f'QEMU exits: {end}'
-        except (LinkError, NotConvergingError) as error:
+            self._ends(f'QEMU exits: {end}')
+        except simpy.Interrupt as signal:
+            self._ends(f'QEMU exits: {signal.cause}')
+        except LinkError as error:
+            if self.mishaps.stream_out and not self.plan.return_path:
+                self._ends(f'load of migration failed: {error}')
+            else:
+                yield from self.fail_on_source(str(error))
+        except NotConvergingError as error:
             yield from self.fail_on_source(str(error))
 
+    def _ends(self, outcome: str) -> None:
+        """The source's half is over, and has not brought the VM anywhere."""
+        self.host.control.enter(None)
+        self.outcome = outcome
+
     def _source(self) -> Action:
+        self.faults.reach('setup', self.host)
+        if self.faults.armed:  # they strike now, before anything else happens
+            yield self.host.control.env.timeout(0)
+        if self.mishaps.no_log_memory:
+            self.host.vm.exit('g_malloc0() of the log aborts: out of memory')
         answer = yield from self.precopy.setup()
         if answer < 0:
-            yield from self.fail_on_source(f'vhost: failed to start logging ({answer})')
+            yield from self._without_log(answer)
             return
+        self.faults.reach('precopy', self.host)
         yield from self.precopy.run()
         yield from self.precopy.throttle.stop()
         yield from self._leave()
+
+    def _without_log(self, answer: int) -> Action:
+        """vhost_log_global_start() of a log that does not begin.
+
+        It aborted QEMU until 10.1 ("vhost: Do not abort on log-start error", Hanna Czenczek, July
+        2025).
+        """
+        why = f'vhost: Failed to start logging: {os.strerror(-answer)}'
+        if self.host.virtio.qemu < (10, 1):
+            self.host.vm.exit(f'abort() in vhost_log_global_start: {os.strerror(-answer)}')
+        yield from self.fail_on_source(why)
 
     def _leave(self) -> Action:
         control = self.host.control
@@ -147,6 +198,7 @@ class Migrating:
                 'to do (workload.number_ios, workload.runtime)'
             )
         self.downtime_start = control.now
+        self.mishaps.take_lock(self.host)
         if self.plan.without == 'order':
             control.enter('vcpu_pause')
             yield from self.host.vm.pause_all_vcpus()
@@ -181,22 +233,52 @@ class Migrating:
         control.enter('transfer')
         yield from link.send(len(state) + OTHER_STATE)
         self.stream_end = control.now
+        self.mishaps.stream_out = True
+        self.mishaps.release_lock()
         yield from link.arrive()
         control.enter(None)
         self.departure = Departure(control.now, state, self.watch or Watch(self.host))
 
     def fail_on_source(self, why: str) -> Action:
         """migration_iteration_finish() of a migration that failed: the VM goes on where it was."""
+        try:
+            yield from self._resume()
+        except VmExitError as end:
+            self._ends(f'QEMU exits: {end}, after: {why}')
+        else:
+            what = 'cancelled' if self.link.cancelled else 'failed'
+            self.outcome = f'{what}, {ON_SOURCE}: {why}'
+
+    def _resume(self) -> Action:
         control = self.host.control
         control.machine.log_vcpus(False)
         yield from self.precopy.throttle.stop()
         if self.downtime_start is not None:
             yield from start_half(self.host, self.policy, self.watch)
-            self.resumed_at = control.now
+            self.resumed_at = self.resumed_at or control.now
         if self.host.dev is not None:
             yield from self.host.dev.set_log(False)
         self._let_jobs_end(control.machine, control.now)
-        self.outcome = f'failed, running on the source: {why}'
+        self.mishaps.release_lock()
+
+    def _go_on_here(self, why: str) -> None:
+        """The source takes the migration for failed, and goes on beside the destination."""
+        there, control = self.arrived, self.host.control
+        assert there is not None
+        self.findings.append(
+            f'{why}: the source waited for the word that the destination runs, takes the migration '
+            'for failed and goes on'
+        )
+
+        def life() -> Action:
+            yield control.env.timeout(int(there.env.now) - control.now)
+            try:
+                yield from self._resume()
+            except VmExitError as end:
+                self.findings.append(f'QEMU exits on the source: {end}')
+
+        control.env.process(life())
+        handover.haunt(there, self.source)
 
     def _let_jobs_end(self, machine: Machine, now: int) -> None:
         """The VM goes on: where that is asked for, its jobs have a while left."""
@@ -241,6 +323,13 @@ class Migrating:
         host.virtio.parent_obj.host_features = self.there.agreed.offered
         host.control.start(control_of_config(self.there))
         self.arrived, self.arrived_host = engine, host
+        self.mishaps.arrived = True
+        self.faults.watch(host, 'destination')
+        if has_endpoint(self.host) and not plan.local:
+            self.sentences.append(
+                f'ownership: the backend of the source has the ring and the disk, and so has the '
+                f"destination's, from cycle {now} on"
+            )
         if not handover.is_idle(source, handover.host_slots(source)):
             handover.haunt(engine, self.source)
 
@@ -250,6 +339,7 @@ class Migrating:
         assert host is not None
         assert departure is not None
         control = host.control
+        self.mishaps.half = control.env.active_process
         try:
             control.enter('state_load')
             yield from control.pay(control.costs.state_load)
@@ -266,6 +356,9 @@ class Migrating:
         except VmExitError as error:
             control.enter(None)
             self.outcome = f'QEMU exits on the destination: {error}'
+        except simpy.Interrupt as signal:
+            control.enter(None)
+            self.outcome = f'QEMU exits on the destination: {signal.cause}'
         else:
             self.resumed_at = control.now
             self.outcome = 'ok'
@@ -291,8 +384,7 @@ def migrate(
     """
     began = time.perf_counter()
     move = begin(config)
-    process = move.source.env.process(move.outbound())
-    move.source.run(process)
+    run_half(move, move.source, move.outbound())
     engine = carry_over(move)
     engine.run()
     result = finish(config, engine, began)
@@ -307,6 +399,7 @@ def begin(config: Config) -> Migrating:
     plan = config.migration
     assert plan is not None
     check(config, plan)
+    check_faults(parse_faults(plan.faults), config.device.driver, config.host.kernel)
     there = destination_of(config)
     engine, phases = prepare_run(config)
     host = switch_on(engine, config)
@@ -338,6 +431,7 @@ def meet(
         ram=ram,
         link=link,
         precopy=Precopy(host, plan, ram, link, hz),
+        faults=Faults(parse_faults(plan.faults), hz),
     )
 
 
@@ -360,13 +454,22 @@ def carry_over(move: Migrating) -> Engine:
     move.arrive()
     engine = move.arrived
     assert engine is not None
-    engine.run(engine.env.process(move.inbound()))
-    if move.outcome == 'ok':
-        return engine
-    if move.plan.return_path:
-        move.source.run(move.source.env.process(move.back_home()))
+    run_half(move, engine, move.inbound())
+    if move.outcome.startswith(NOT_TAKEN) and move.plan.return_path and move.link.cut is None:
+        run_half(move, move.source, move.back_home())
         return move.source
     return engine
+
+
+def run_half(move: Migrating, engine: Engine, action: Action) -> None:
+    """Run an engine until a control action is over; one that never ends leaves `stuck`."""
+    process = engine.env.process(action)
+    engine.run(process)
+    if not process.triggered:
+        host = move.arrived_host if engine is move.arrived else move.host
+        assert host is not None
+        move.outcome = f'stuck in {host.control.clock.phase}'
+        host.control.clock.phase = None  # which has no length
 
 
 def destination_of(config: Config) -> Config:
@@ -451,6 +554,7 @@ def report(move: Migrating, result: Result) -> dict[str, Any]:
         'responses': felt.responses(rows, move.open_serials),
         **felt.slow(rows, hz),
         'stale_pages': move.stale,
+        'faults': move.faults.report(),
         'throttle': [[ns(at), percent] for at, percent in move.precopy.throttle.history],
         'violations': violations,
         'findings': findings,
@@ -462,7 +566,7 @@ def report(move: Migrating, result: Result) -> dict[str, Any]:
 
 def result_machine(move: Migrating) -> Machine:
     """Where the VM was at the end."""
-    on_source = move.arrived is None or move.outcome.startswith('failed, running on the source')
+    on_source = move.arrived is None or ON_SOURCE in move.outcome
     return move.source.machine if on_source or move.arrived is None else move.arrived.machine
 
 
@@ -485,29 +589,53 @@ def explained(
         outcome = 'hung'
     elif outcome == 'ok' and not np.isin(rows[:, felt.COLUMN['outcome']], felt.FINE).all():
         outcome = 'errors'
-    ended = 'QEMU exits' in outcome or outcome.startswith('load of migration failed')
+    findings += move.mishaps.findings
+    owned = ownership(move)
+    reasons = [sentence for sentence in owned if not sentence.startswith(BOTH)]
     left = felt.stranded(rows)
-    lost = move.arrived is not None and outcome.startswith(('load of', 'QEMU exits on'))
-    if lost:
-        move.sentences.append(
-            'ownership: the VM runs on neither side: the source was told of no failure; '
-            'migration.return_path=on would have told it'
-        )
-    if ended:
+    if not reasons:
+        reasons = move.faults.why_unanswered(rows)
+        owned += reasons
+    elif not outcome.startswith('stuck'):
         findings.append('liveness: the VM has ended; its requests are never answered')
-    elif outcome == 'hung' and left is not None and not move.policy.breaks:
+    if not reasons and left is not None and not move.policy.breaks:
         findings.append(left)
+        reasons = [left]
+    move.sentences += owned
     end = move.host.backend
     region = end.left_behind if end.keeps else []
     stamps = stop_stamps.check(result_machine(move), rows)
     run = [*stamps, *felt.without_resubmissions(rows, region, result.violations)]
-    if findings:
+    if reasons:
         unfinished = (
             'conservation', 'end:', "Little's law", 'end to end: liveness', 'end to end: rings',
         )  # fmt: skip
         run = [sentence for sentence in run if not sentence.startswith(unfinished)]
     watched = move.watch.found() if move.watch is not None else []
     return outcome, findings, [*watched, *move.sentences, *run]
+
+
+def has_endpoint(host: Host) -> bool:
+    """Does the kernel still serve the device of a host?"""
+    return isinstance(host.backend, VhostScsi) and bool(host.backend.endpoint)
+
+
+def ownership(move: Migrating) -> list[str]:
+    """The VM runs on exactly one side, or a sentence."""
+    here = move.host.vm.guest_runs
+    there = move.arrived_host is not None and move.arrived_host.vm.guest_runs
+    if here and there:
+        return [f'{BOTH}, on one disk']
+    if here or there:
+        return []
+    if move.outcome.startswith('stuck'):
+        asked = move.mishaps.cancelled_at
+        cannot = '' if asked is None else f'; migrate_cancel of cycle {asked} waits for that lock'
+        return [f'liveness: {move.outcome}, for ever, with the big lock held{cannot}']
+    told = ''
+    if move.outcome.startswith(NOT_TAKEN) and not move.plan.return_path:
+        told = ': the source was told of no failure; migration.return_path=on would have told it'
+    return [f'ownership: the VM runs on neither side{told}']
 
 
 def hypothetical(move: Migrating, result: Result) -> list[str]:

@@ -60,6 +60,10 @@ def add(commands: Any) -> None:
         '--hold', metavar='TIME', default='0us',
         help='for how long the VM stays stopped (default: %(default)s)',
     )  # fmt: skip
+    parser.add_argument(
+        '--fault', metavar='FAULT', help='what goes wrong, such as disk_stuck=2s@drain; several '
+        'with commas (docs/reference/migration.md)',
+    )  # fmt: skip
     add_versions(parser)
     add_timeline(parser)
     add_json(parser)
@@ -84,6 +88,7 @@ def stopped(options: argparse.Namespace) -> dict[str, Any]:
     from sim.control.stopping import StopPlan, stop
     from sim.exports import timeline
     from sim.features import STACKS
+    from sim.formats.faults import parse_faults
 
     config = load(**config_sources(options), sets=[*options.sets, *version_sets(options)])
     at, lead = _time('--at', options.at), _time('--lead', options.lead)
@@ -106,6 +111,7 @@ def stopped(options: argparse.Namespace) -> dict[str, Any]:
         ),
         gap=_time('--gap', options.gap),
         hold=_time('--hold', options.hold),
+        faults=parse_faults(options.fault, '--fault', stop=True),
     )
     timeline.check(config, options.timeline)
 

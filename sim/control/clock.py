@@ -4,7 +4,7 @@ Control actions are SimPy generators: `yield from` one inside a process of the e
 What they do to the machine between two yields happens at one time, before any agent of that time.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,6 +59,7 @@ class Control:
         self.costs = costs or NOTHING
         self.calls: list[Call] = []
         self.clock = PhaseClock()
+        self.on_phase: Callable[[str], None] | None = None  # told when a phase begins
         self._waiting: dict[int, simpy.Event] = {}
         engine.listeners.append(self._told)
 
@@ -86,7 +87,10 @@ class Control:
 
     def enter(self, phase: str | None) -> str | None:
         """Charge to another phase from here on; the one before is given back."""
-        return self.clock.enter(phase, self.now)
+        before = self.clock.enter(phase, self.now)
+        if phase is not None and self.on_phase is not None:
+            self.on_phase(phase)
+        return before
 
     def enter_within(self, phase: str | None) -> str | None:
         """The same, where phases are charged at all at the moment."""

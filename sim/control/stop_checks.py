@@ -18,6 +18,7 @@ from sim.control.power import Host
 from sim.layout import PAGE_SIZE, USED_IDX, VQ_REQUEST_FIRST
 from sim.machine import Machine
 from sim.vhost.dev import index_at
+from sim.vhost.ioctl import VhostScsi
 
 # What has returned when a device has stopped.
 END_OF_STOP = {
@@ -75,6 +76,9 @@ class Watch:
 
     def stopped(self) -> None:
         """The device has stopped: requirement 2.1, queue by queue."""
+        end = self.host.backend
+        if self.cleared_at is None and isinstance(end, VhostScsi) and end.endpoint:
+            self._not_cleared()
         self._left_in_log()
         st, mem = self.machine.st, self.machine.mem
         for index, vq in enumerate(self.host.virtio.parent_obj.vqs):
@@ -91,6 +95,16 @@ class Watch:
                     f'has last_avail_idx {vq.last_avail_idx} and used_idx {vq.used_idx}, the '
                     f'backend {there} and {used}'
                 )
+
+    def _not_cleared(self) -> None:
+        """CLEAR_ENDPOINT has failed, which QEMU ignores: nobody has stopped the backend."""
+        now = self.cleared_at = self.host.control.now
+        self.pages = _hashes(self.machine)
+        self.host.backend.detached = dict.fromkeys(self.host.backend.queues(), now)
+        self.sentences.append(
+            f'requirement 2: CLEAR_ENDPOINT has failed, QEMU goes on, and at cycle {now} the '
+            f'backend still has the ring, with {self.host.backend.in_flight()} requests in flight'
+        )
 
     def _left_in_log(self) -> None:
         """Requirement 2.3: what the backend has written, migration knows of."""

@@ -30,7 +30,10 @@ from sim.control.stop_policy import POLICIES, Policy
 from sim.control.vm import VmExitError
 from sim.engine import Engine
 from sim.errors import ConfigError
+from sim.faults import Faults
+from sim.faults import check as check_faults
 from sim.features import STACKS
+from sim.formats.faults import Fault
 from sim.run import Phases, Result, run
 from sim.units import cycles_to_ns, format_time, ns_to_cycles
 
@@ -43,7 +46,8 @@ PHASES = (
 class StopPlan:
     """When and how. Times in ns: `gap` lies between the vCPUs' standstill and CLEAR_ENDPOINT,
     `hold` between the end of the stop and `cont`, `lead` before `at` where the policy has one.
-    `log`: when dirty logging begins, as at the beginning of a migration; None: never.
+    `log`: when dirty logging begins, as at the beginning of a migration; None: never. `faults`:
+    what goes wrong.
     """
 
     at: int
@@ -52,6 +56,7 @@ class StopPlan:
     lead: int = 0
     log: int | None = None
     policy: Policy = POLICIES['drain']
+    faults: tuple[Fault, ...] = ()
 
 
 @dataclass
@@ -68,11 +73,19 @@ class Stopping:
     in_flight: int = 0
     unfetched: int = 0
     open_serials: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    faults: Faults = field(init=False)
+
+    def __post_init__(self) -> None:
+        config = self.config
+        check_faults(self.plan.faults, config.device.driver, config.host.kernel)
+        self.faults = Faults(self.plan.faults, config.host.cpu_hz)
 
     def attend(self, engine: Engine, phases: Phases) -> None:
         """Switch the device on and schedule the stop."""
         self.host = switch_on(engine, self.config)
         prepare(self.host, self.plan.policy)
+        if self.plan.faults:
+            self.faults.watch(self.host)
         engine.env.process(self._guarded(self.host, phases))
 
     # ---- the process
@@ -160,6 +173,7 @@ class Stopping:
             'left_behind': len(host.backend.left_behind),
             'violations': [*(self.watch.found() if self.watch else []), *others],
             'findings': findings,
+            'faults': self.faults.report(),
             'replay': replay(self.config, self.plan),
             'expected': self.plan.policy.breaks,
             'hypothetical': self._hypothetical(result),
@@ -187,6 +201,9 @@ class Stopping:
         lost = sorted(set(end.left_behind) - set(completed.tolist()))
         findings: list[str] = []
         explained: tuple[str, ...] = ('conservation', 'end:', "Little's law")
+        broken = self.faults.why_unanswered(rows)
+        if outcome == 'stuck':
+            broken = ['liveness: the stop never ends, with the big lock held']
         if outcome.startswith('QEMU exits'):
             findings.append('liveness: the VM has ended; its requests are never answered')
         elif self.plan.policy.breaks:
@@ -196,14 +213,15 @@ class Stopping:
                 f'lost: {len(lost)} requests were left behind and are never answered, the first is '
                 f'serial {lost[0]}'
             )
-        elif outcome == 'hung' and left is not None:
+        elif outcome == 'hung' and left is not None and not broken:
             findings.append(left)
-        if not findings:
+        if not findings and not broken:
             return [], [*stamps, *run_violations]
         if not lost:
             explained = (*explained, 'end to end: liveness', 'end to end: rings')
         found = [*stamps, *run_violations]
-        return findings, [sentence for sentence in found if not sentence.startswith(explained)]
+        others = [sentence for sentence in found if not sentence.startswith(explained)]
+        return findings, [*broken, *others]
 
     def _hypothetical(self, result: Result) -> list[str]:
         policy = self.plan.policy
@@ -241,6 +259,8 @@ def replay(config: Config, plan: StopPlan) -> str:
     for name, ns in times.items():
         if ns:
             words += [f'--{name}', f'{ns}ns']
+    if plan.faults:
+        words += ['--fault', ','.join(fault.text for fault in plan.faults)]
     if plan.policy.depth is not None:
         words += ['--depth', str(plan.policy.depth)]
     return shlex.join(words)

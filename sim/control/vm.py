@@ -44,11 +44,19 @@ class Vm:
             yield from control.pay(until - control.now)
 
     def resume_all_vcpus(self) -> Action:
-        """Every vCPU goes on where it stood."""
+        """Every vCPU goes on where it stood; none of a VM that has ended."""
+        if self.ended is not None:
+            return
         yield from self.control.pay(self.control.costs.vcpu_resume)
         for v in self._vcpus:
             guest.thaw(self.machine.st, v, self.control.now)
         self.control.engine.wake_agents()
+
+    @property
+    def guest_runs(self) -> bool:
+        """Does any vCPU run?"""
+        states = (self.machine.st[v + agents.A_STATE] for v in self._vcpus)
+        return self.ended is None and any(state != guest.FROZEN for state in states)
 
     def freeze_queues(self) -> None:
         """The guest's agent holds its I/O back: blk_mq_freeze_queue() of every request queue."""

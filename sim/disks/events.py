@@ -7,7 +7,7 @@ they were pushed.
 import numpy as np
 
 from sim.agents import NEVER
-from sim.disks.fields import D_HEAP, D_HEAP_COUNT, D_ORDER
+from sim.disks.fields import D_HEAP, D_HEAP_COUNT, D_ORDER, D_STANDS_UNTIL
 from sim.jit import kernel
 
 u64 = np.uint64
@@ -68,8 +68,10 @@ def push(st, disk, time, event, argument):
 
 @kernel(inline=True)
 def due(st, disk):
-    """When the first event is due; NEVER where none is."""
-    return st[_node(st, disk, 0)] if st[disk + D_HEAP_COUNT] else NEVER
+    """When the first event is due, NEVER where none is; all of them wait for a disk that stands."""
+    if st[disk + D_HEAP_COUNT] == 0:
+        return NEVER
+    return max(st[_node(st, disk, 0)], st[disk + D_STANDS_UNTIL])
 
 
 @kernel(inline=True)

@@ -46,8 +46,9 @@ LANES, SSD, HDD, OUTSIDE = range(4)
     D_NETWORK,  # base, 0 for none
     D_FAULTS,  # base, 0 for none
     D_THREAD,  # base of the thread of user space that has its completions, 0: LIO has them
-) = map(u64, range(A_FIELDS, A_FIELDS + 31))
-DISK_WORDS = A_FIELDS + 31
+    D_STANDS_UNTIL,  # nothing happens in it before; NEVER: nothing ever again
+) = map(u64, range(A_FIELDS, A_FIELDS + 32))
+DISK_WORDS = A_FIELDS + 32
 
 # A service: a random time (sim.disks.service).
 (

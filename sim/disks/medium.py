@@ -58,7 +58,9 @@ def accept(st, disk, x, now):
         push(st, disk, network.command_arrives(st, disk, x, now), E_ARRIVED, np.int64(x))
     else:
         _enter(st, disk, x, now)
-    wake(st, st[disk + D_SLOT], due(st, disk))
+    soon = due(st, disk)
+    if soon < NEVER:
+        wake(st, st[disk + D_SLOT], soon)
 
 
 @kernel

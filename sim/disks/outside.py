@@ -8,7 +8,7 @@ there, in the cycle in which they came, and gives each back with `done`.
 
 import numpy as np
 
-from sim.agents import H_NOTICE, N_OUTSIDE, wake
+from sim.agents import H_NOTICE, N_OUTSIDE, NEVER, wake
 from sim.disks.cache import append, take_first
 from sim.disks.events import E_DONE, due, push
 from sim.disks.fields import D_SLOT, D_WAIT_HEAD, D_WAIT_TAIL
@@ -34,4 +34,5 @@ def take(st, disk):
 def done(st, disk, command, now):
     """For control: the component is done with the command at `now`."""
     push(st, disk, now, E_DONE, command)
-    wake(st, st[disk + D_SLOT], due(st, disk))
+    if due(st, disk) < NEVER:
+        wake(st, st[disk + D_SLOT], due(st, disk))

@@ -16,7 +16,8 @@ AUTO: Any = None
 KERNELS = ('6.1', '6.12', '7.2')
 QEMUS = ('4.2', '5.2', '7.2', '8.2', '9.2', '10.0', '10.1', '10.2')
 MECHANISMS = (
-    'nothing', 'state', 'final_sync', 'vhost_log', 'kvm_log', 'disk', 'target_state', 'order',
+    'nothing', 'state', 'final_sync', 'vhost_log', 'log_all', 'vring_log', 'kvm_log', 'disk',
+    'target_state', 'order',
 )  # fmt: skip
 
 
@@ -95,10 +96,12 @@ class Migration:
     )
     without: str = key(
         'nothing', 'choice', 'a mechanism that is left out, to see what it is good for: state (the '
-        'device is not loaded), final_sync (of the bitmaps), vhost_log, kvm_log, disk (the '
+        'device is not loaded), final_sync (of the bitmaps), vhost_log or one of its two bits '
+        '(log_all: buffers, vring_log: used rings), kvm_log, disk (the '
         'destination has the medium of the beginning), target_state, order (the destination starts '
         'before the source has stopped)', choices=MECHANISMS,
     )  # fmt: skip
     faults: str | None = key(
-        None, 'text', 'what goes wrong, as in link_cut@ram_rest+1ms (docs/reference/migration.md)'
+        None, 'text', 'what goes wrong, as in link_cut@ram_rest+1ms, with commas between them '
+        '(docs/reference/migration.md)'
     )

@@ -199,25 +199,26 @@ def host_slots(machine: Machine) -> list[int]:
     ]  # fmt: skip
 
 
-def next_due(machine: Machine) -> int | None:
-    """The cycle at which an agent of a machine wants to run next; None: never."""
-    least = int(machine.st[int(agents.H_DUE)]), len(machine.kinds)
-    keys = machine.st[least[0] : least[0] + least[1]]
-    key = int(keys.min())
-    return None if key >= IDLE else key >> agents.SLOT_BITS
+def next_due(engine: Engine) -> int | None:
+    """The cycle at which an agent or a control process wants to run next; None: never."""
+    st, count = engine.machine.st, len(engine.machine.kinds)
+    at = int(st[int(agents.H_DUE)])
+    key = int(st[at : at + count].min())
+    due = min(agents.NEVER if key >= IDLE else key >> agents.SLOT_BITS, engine.next_control())
+    return None if due >= agents.NEVER else due
 
 
 def haunt(engine: Engine, source: Engine) -> None:
     """A source host that has not come to rest goes on beside the destination.
 
-    Its agents act at their times, on its own memory and on the medium that both use. Control of the
-    source has ended: what it would have waited for is not waited for.
+    Its agents and control processes act at their times, on its own memory and on the medium that
+    both use.
     """
 
     def life() -> Action:
-        while (due := next_due(source.machine)) is not None:
+        while (due := next_due(source)) is not None:
             yield engine.env.timeout(max(0, due - int(engine.env.now)))
-            until = source.env.timeout(due + 1 - int(source.env.now))
+            until = source.env.timeout(max(0, due + 1 - int(source.env.now)))
             source.run(until)
 
     engine.env.process(life())

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import simpy
+
 from sim.control.clock import Action, Control
 
 
@@ -11,14 +13,20 @@ class LinkError(Exception):
 
 @dataclass
 class Link:
-    """`bandwidth` in bytes per second, `latency` one way in cycles; `cut` at a cycle, if ever."""
+    """`bandwidth` in bytes per second, `latency` one way in cycles.
+
+    `cut`: the cycle since which there is no connection, `cancelled` by whom QEMU obeys.
+    """
 
     control: Control
     bandwidth: int
     latency: int
     cpu_hz: int
     cut: int | None = None
+    why: str = ''
+    cancelled: bool = False
     sent: int = 0  # bytes
+    broken: simpy.Event | None = None  # fires when it is cut; only where that may happen
 
     def cycles(self, size: int) -> int:
         """How long `size` bytes take."""
@@ -26,21 +34,29 @@ class Link:
 
     def send(self, size: int) -> Action:
         """`size` bytes go out. Errors: LinkError where the link is cut before they have gone."""
-        now, end = self.control.now, self.control.now + self.cycles(size)
-        if self.cut is not None and self.cut <= end:
-            yield self.control.env.timeout(max(0, self.cut - now))
-            self.fail()
-        yield self.control.env.timeout(end - now)
+        self.check()
+        gone = self.control.env.timeout(self.cycles(size))
+        yield gone if self.broken is None else gone | self.broken
+        self.check()
         self.sent += size
 
     def arrive(self) -> Action:
-        """The last byte reaches the other side. Errors: LinkError."""
-        now, end = self.control.now, self.control.now + self.latency
-        if self.cut is not None and self.cut <= end:
-            yield self.control.env.timeout(max(0, self.cut - now))
-            self.fail()
+        """The last byte reaches the other side. Errors: LinkError where it does not."""
         yield self.control.env.timeout(self.latency)
+        self.check()
 
-    def fail(self) -> None:
+    def may_break(self) -> None:
+        """Somebody means to cut it: whatever it carries is lost at once then."""
+        self.broken = self.control.env.event()
+
+    def lose(self, now: int, why: str, *, cancelled: bool = False) -> None:
         """The connection is gone."""
-        raise LinkError('Unable to write to socket: Connection reset by peer')
+        self.cut, self.why, self.cancelled = now, why, cancelled
+        if self.broken is not None and not self.broken.triggered:
+            self.broken.succeed()
+
+    def check(self) -> None:
+        """Is the connection still there? Errors: LinkError."""
+        if self.cut is not None:
+            lost = 'Unable to write to socket: '
+            raise LinkError(self.why if self.cancelled else lost + self.why)

@@ -97,8 +97,12 @@ class Precopy:
         yield from control.pay(costs.migration_setup)
         if self.plan.without != 'kvm_log':
             control.machine.log_vcpus(True)
-        if self.plan.without != 'vhost_log' and self.host.dev is not None:
-            answer = yield from self.host.dev.set_log(True)
+        dev = self.host.dev
+        if dev is not None:
+            dev.no_log_all = self.plan.without == 'log_all'
+            dev.no_vring_log = self.plan.without == 'vring_log'
+        if self.plan.without != 'vhost_log' and dev is not None:
+            answer = yield from dev.set_log(True)
             if answer < 0:
                 return answer
         yield from self.sync()
@@ -113,6 +117,7 @@ class Precopy:
         slice_at, slice_sent = control.now, self.link.sent
         self._period = control.now, self.link.sent
         while True:
+            self.link.check()  # migration_detect_error()
             pending = ram.pending
             if pending == 0 or pending < counters.threshold:
                 yield from self.sync()

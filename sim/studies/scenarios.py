@@ -110,7 +110,9 @@ def _with_report(kind: str, seen: Result, report: Mapping[str, Any]) -> Observed
 
 
 def _stop_plan(options: Mapping[str, Any]) -> StopPlan:
-    times = {name: parse_time_ns(str(value)) for name, value in options.items() if name != 'policy'}
+    times: dict[str, Any] = {
+        name: parse_time_ns(str(value)) for name, value in options.items() if name != 'policy'
+    }
     if 'at' not in times:
         raise ConfigError('at is missing; say when, as at = "2ms"')
     policy = policy_named(str(options.get('policy', 'drain')), times.get('lead', 0))

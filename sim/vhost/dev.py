@@ -21,7 +21,7 @@ import numpy.typing as npt
 from sim import features
 from sim.control.clock import Action
 from sim.control.vm import Vm
-from sim.layout import USED_IDX
+from sim.layout import PAGE_SIZE, USED_IDX
 from sim.vhost.file import VRING_F_LOG, EventFd
 
 LOG_CHUNK = 4096 * 64  # VHOST_LOG_CHUNK: bytes of guest memory per word of the log
@@ -127,6 +127,8 @@ class VhostDev:
     log_enabled: bool = False
     log: Log | None = None
     migration_bitmap: npt.NDArray[np.bool_] | None = None  # by page, while a migration has one
+    no_log_all: bool = False  # one of the two bits of the log is left out
+    no_vring_log: bool = False
     forget_base: bool = False  # what GET_VRING_BASE says is lost, to see what it is good for
     notifiers: dict[str, EventFd] = field(default_factory=dict)
     fds: int = 15
@@ -236,7 +238,7 @@ class VhostDev:
     def _set_addr(self, index: int) -> Action:
         """vhost_virtqueue_set_addr()."""
         vq = self.vqs[index]
-        flags = VRING_F_LOG if self.log_enabled else 0
+        flags = VRING_F_LOG if self.log_enabled and not self.no_vring_log else 0
         return self._call(
             self.file.set_vring_addr(
                 index, flags=flags, desc=vq.desc, avail=vq.avail, used=vq.used, log=vq.used
@@ -260,7 +262,15 @@ class VhostDev:
         vq.used_idx = used_idx
         vq.inuse = vq.last_avail_idx - used_idx & 0xFFFF
         yield from self.vm.control.pay(3 * self.vm.control.costs.ring_map)
+        self._unmap_used(vq)
         return 0 if isinstance(found, dict) else found
+
+    def _unmap_used(self, vq: VirtQueue) -> None:
+        """vhost_memory_unmap() of a used ring that was mapped for writing: all of it is dirty."""
+        packed = self.acked_features >> features.RING_PACKED & 1
+        if self.migration_bitmap is not None and not packed:
+            first, last = vq.used // PAGE_SIZE, (vq.used + 5 + 8 * vq.num) // PAGE_SIZE
+            self.migration_bitmap[first : last + 1] = True
 
     # ---- features and log
 
@@ -272,7 +282,8 @@ class VhostDev:
     def _set_features(self, stack: int) -> Action:
         """vhost_dev_set_features(): what the guest acked, and LOG_ALL while logging."""
         wanted = self.acked_features & ~features.mask(features.ACCESS_PLATFORM)
-        wanted |= features.mask(features.LOG_ALL) if self.log_enabled else 0
+        logs = self.log_enabled and not self.no_log_all
+        wanted |= features.mask(features.LOG_ALL) if logs else 0
         if self.qemu >= (10, 2):
             yield from self._call(self.file.unknown('VHOST_SET_FEATURES_ARRAY', FEATURE_WORDS))
         answer = yield from self._call(self.file.set_features(wanted))
@@ -283,8 +294,9 @@ class VhostDev:
     def set_log(self, enable: bool) -> Action:
         """vhost_migration_log(): 0 or a negative errno; a failure is rolled back.
 
-        Enabling: SET_LOG_BASE, SET_FEATURES with LOG_ALL, SET_VRING_ADDR with VRING_F_LOG. What is
-        fetched between the first and the second is not logged.
+        Enabling: SET_LOG_BASE (vhost_dev_log_resize() prints its error and goes on), SET_FEATURES
+        with LOG_ALL, SET_VRING_ADDR with VRING_F_LOG. What is fetched between the first and the
+        second is not logged.
         """
         if enable == self.log_enabled:
             return 0
@@ -292,11 +304,8 @@ class VhostDev:
             self.log_enabled = enable
             return 0
         if enable:
-            log = self._new_log()
-            answer = yield from self._call(self.file.set_log_base(log))
-            if answer < 0:
-                return answer
-            self.log = log
+            self.log = self._new_log()
+            yield from self._call(self.file.set_log_base(self.log))
         answer = yield from self._switch_log(enable)
         if answer < 0:
             yield from self._switch_log(not enable)

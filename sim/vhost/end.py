@@ -103,6 +103,7 @@ class BackendEnd:
         counters = st[seen].copy()
         vring.device_init(self.machine.mem, st, u64(v), *ring, acked, base, personality)
         st[seen] = counters
+        self._check_inflights(index, ring[3])
         self._fresh_commands(index)
         st[q + int(backend.Q_BACKEND)] = 1
 
@@ -182,6 +183,22 @@ class BackendEnd:
             heads = inflight.heads_of(region)
             st[q + int(backend.Q_COUNTER)] = inflight.next_counter(region)
             self._again[index] = heads
+
+    def _check_inflights(self, index: int, used: int) -> None:
+        """DPDK's vhost_check_queue_inflights_split(), as the specification asks for it: where the
+        region's used_idx is not the ring's, the last batch was not cleared, and is now.
+
+        A region over which nothing has completed yet has 0 for both, whatever the ring says.
+        """
+        heads, at = self._again.get(index), self.machine.regions[index]
+        if not heads:
+            return
+        header = np.frombuffer(self.st[at : at + 2].tobytes(), inflight.HEADER)[0]
+        idx = int.from_bytes(self.machine.mem[used + 2 : used + 4].tobytes(), 'little')
+        last = int(header['last_batch_head'])
+        if int(header['used_idx']) != idx and last in heads:
+            heads.remove(last)
+            self.st[at + 2 + 2 * last] &= ~int(inflight.IN_FLIGHT)
 
     def inflight_regions(self) -> list[bytes]:
         """The in-flight region of each request queue, as its bytes stand in shared memory."""

@@ -92,6 +92,7 @@ class VhostFile(BackendEnd):
         self.kernel = kernel
         self.offered = offered
         self.flush_device_ioctls = flush_device_ioctls
+        self.failing: dict[str, int] = {}  # what an ioctl answers instead of doing anything
         self.mutex = simpy.Resource(control.env)
         self.owner = False
         self.acked = 0
@@ -144,7 +145,9 @@ class VhostFile(BackendEnd):
             if not held.triggered:
                 yield held
             yield from control.pay(control.costs.ioctl)
-            answer = yield from body
+            answer = self.failing.get(name)
+            if answer is None:
+                answer = yield from body
         found = answer if isinstance(answer, int) and answer < 0 else 0
         if isinstance(answer, dict):
             arguments |= answer
@@ -192,6 +195,19 @@ class VhostFile(BackendEnd):
     def put_out(self, index: int, x: int) -> None:
         """vhost_scsi_put_inflight(), by whoever leaves the command behind."""
         self.st[int(self.st[x + int(X_INFLIGHT)])] -= 1
+
+    def kill_workers(self) -> Action:
+        """vhost_worker_killed() of each: a signal ends them, their queues have no worker any more.
+
+        What is in their lists still runs; what LIO gives back later is dropped.
+        """
+        for index in self.queues():
+            yield from self._locked(index)
+        for b in self._workers():
+            backend.kill_worker(self.st, u64(b))
+        for vq in self.vqs:
+            vq.worker = None
+        self.control.engine.wake_agents()
 
     # ---- flush
 
