@@ -42,6 +42,8 @@ from sim.features import STACKS
 from sim.formats.faults import parse_faults
 from sim.formats.migration_keys import Migration
 from sim.formats.qemu import parse_device
+from sim.lio import lun as unit
+from sim.lio import reserve
 from sim.machine import Machine, Words, build
 from sim.migrate import checks, handover
 from sim.migrate.link import Link, LinkError
@@ -61,6 +63,7 @@ PHASES = (
 ON_SOURCE = 'running on the source'
 BOTH = 'ownership: the VM runs on both sides'
 NOT_TAKEN = ('load of migration failed', 'QEMU exits on the destination')
+RESERVATION_KEY = 0x7673636D  # what the guest registers with, whatever it is
 OTHER_STATE = 200_000  # bytes of the stream that are not this device: CPUs, PCI, timers
 
 
@@ -416,6 +419,10 @@ def meet(
     assert plan is not None
     policy = policy_of(config, plan)
     prepare(host, policy)
+    if plan.reservation:
+        for _, lun in engine.machine.luns.values():
+            reserve.hold(engine.machine.st, lun, RESERVATION_KEY)
+            unit.guard(engine.machine.st, np.uint64(lun))
     ram = Ram(engine.machine, size=plan.ram, rate=plan.dirty_rate, hot_set=plan.hot_set, cpu_hz=hz)
     latency = int(ns_to_cycles(plan.link_latency, hz))
     link = Link(host.control, plan.link_bandwidth, latency, hz)

@@ -143,6 +143,16 @@ def test_what_is_left_out_is_noticed_by_name(sets, said):
     assert any(sentence.startswith(said) for sentence in report['violations']), report['violations']
 
 
+def test_a_reservation_moves_if_the_orchestrator_moves_it():
+    """Registrations are LIO's, one per initiator and LUN; shared storage does not carry them."""
+    held = ['migration.reservation=on', 'target.luns=2', 'migration.to_kernel=6.12']
+    assert move(*held)['violations'] == []
+    for left in ('migration.target_state=off', 'migration.without=target_state'):
+        told = move(*held, left)['violations']
+        assert len(told) == 2
+        assert all(v.startswith('requirement 4: LUN') and 'reservation' in v for v in told)
+
+
 def test_a_device_that_still_runs_cannot_be_saved():
     report = move('migration.without=order')
     assert report['outcome'].startswith('QEMU exits: vhost_scsi_pre_save')

@@ -59,7 +59,11 @@ def write(result: Result, options: argparse.Namespace) -> list[str]:
 
 
 def write_json(
-    result: Result, path: str | Path, *, bins: bool = False, fio: str | None = None,
+    result: Result,
+    path: str | Path,
+    *,
+    bins: bool = False,
+    fio: str | None = None,
     sets: Sequence[str] = (),
 ) -> None:
     """Write fio's JSON of a run with every request; `bins` as json+ has them.

@@ -86,6 +86,9 @@ class Migration:
     target_state: bool = key(
         True, 'bool', 'the orchestrator moves reservations, unit attentions and LUN maps'
     )
+    reservation: bool = key(
+        False, 'bool', 'the guest holds a persistent reservation (write exclusive) of its LUNs'
+    )
     local: bool = key(False, 'bool', 'the destination is on the same host, with the same LIO')
     to_kernel: str = key(
         AUTO, 'choice', "the destination host's Linux; auto is host.kernel", choices=KERNELS

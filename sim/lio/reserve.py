@@ -6,6 +6,7 @@ to be writable.
 """
 
 import numpy as np
+import numpy.typing as npt
 
 from sim import scsi
 from sim.jit import kernel
@@ -558,3 +559,12 @@ def reserve_out(mem, st, x):
         sense = _act(mem, st, x, lun, action, key, new_key, flags)
     guard(st, lun)
     return sense
+
+
+def hold(st: npt.NDArray[np.int64], lun: int, key: int, kind: int = WRITE_EXCLUSIVE) -> None:
+    """Control: nexus 0 registers with a key and takes a persistent reservation, as its two
+    PERSISTENT RESERVE OUT would.
+    """
+    base = u64(lun)
+    _add_registration(st, base, 0, key, 0)
+    _reserve(st, base, 0, 0, kind)
