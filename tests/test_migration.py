@@ -10,7 +10,8 @@ from sim.__main__ import main
 from sim.config import load
 from sim.control import felt
 from sim.errors import ConfigError
-from sim.migration import PHASES, migrate
+from sim.migrate.report import PHASES
+from sim.migration import migrate
 
 SMALL = [
     'device.migratable=on', 'host.kernel=7.2', 'target.size=4m', 'workload.iodepth=8',

@@ -16,7 +16,7 @@ from sim.options import (
 )
 
 if TYPE_CHECKING:
-    from sim.migration import Migrating
+    from sim.migrate.moving import Migrating
     from sim.run import Result
 
 

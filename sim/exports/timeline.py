@@ -8,7 +8,7 @@ from sim.config import Config
 from sim.control.power import Host
 from sim.control.stopping import Stopping
 from sim.errors import ConfigError
-from sim.migration import Migrating
+from sim.migrate.moving import Migrating
 from sim.run import Result
 from sim.units import cycles_to_ns
 

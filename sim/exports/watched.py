@@ -9,7 +9,8 @@ from sim.analysis.timeline import Action
 from sim.config import Config
 from sim.control.stopping import Stopping, StopPlan, stop
 from sim.exports.timeline import of_migration, of_stop
-from sim.migration import Migrating, migrate
+from sim.migrate.moving import Migrating
+from sim.migration import migrate
 from sim.run import Result
 
 

@@ -105,6 +105,8 @@ class Migration:
         'before the source has stopped)', choices=MECHANISMS,
     )  # fmt: skip
     faults: str | None = key(
-        None, 'text', 'what goes wrong, as in link_cut@ram_rest+1ms, with commas between them '
-        '(docs/reference/migration.md)'
+        None,
+        'text',
+        'what goes wrong, as in link_cut@ram_rest+1ms, with commas between them '
+        '(docs/reference/migration.md)',
     )

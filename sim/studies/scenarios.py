@@ -18,7 +18,8 @@ from sim.control.stop_policy import policy_named
 from sim.control.stopping import Stopping, StopPlan, stop
 from sim.errors import ConfigError, shown
 from sim.formats.toml import Where, read_toml
-from sim.migration import Migrating, migrate
+from sim.migrate.moving import Migrating
+from sim.migration import migrate
 from sim.record import OPS
 from sim.replicate import replication
 from sim.run import Result, run
