@@ -34,7 +34,20 @@ NOT_MIGRATABLE = (
     "'migratable' property to true to enable migration."
 )
 NO_LOG = 'Migration disabled: vhost lacks VHOST_F_LOG_ALL feature.'
+SENSE_LIMIT, CDB_LIMIT = 65536, 256
+BAD_SIZES = 'bad data written to virtio-scsi configuration space'
 NO_RESIZE = 'vhost-scsi does not support changing the sense data and CDB sizes'
+
+
+def refused_sizes(name: str, sizes: tuple[int, int], standing: tuple[int, int]) -> str | None:
+    """What QEMU says where a guest writes (sense_size, cdb_size) into its config space, if it does.
+
+    vhost_scsi_common_set_config() accepts only the sizes that stand, and any other ends the VM;
+    virtio_scsi_set_config() takes others up to what its buffers hold.
+    """
+    if name != 'virtio-scsi':
+        return None if sizes == standing else NO_RESIZE
+    return None if sizes[0] < SENSE_LIMIT and sizes[1] < CDB_LIMIT else BAD_SIZES
 
 
 class RealizeError(ConfigError):
@@ -70,6 +83,20 @@ class VirtIOSCSICommon:
     guest_features: int = 0  # what it acked
     vqs: list[VirtQueue] = field(default_factory=list)
 
+    def realize(self) -> None:
+        """virtio_scsi_common_realize(). Errors: RealizeError."""
+        conf = self.conf
+        if conf.num_queues == 0 or conf.num_queues > QUEUE_MAX - 2:
+            raise RealizeError(
+                f'Invalid number of queues (= {conf.num_queues}), must be a positive integer less '
+                f'than {QUEUE_MAX - 2}.'
+            )
+        if conf.virtqueue_size <= 2:
+            raise RealizeError(
+                f'invalid virtqueue_size property (= {conf.virtqueue_size}), must be > 2'
+            )
+        self.vqs[:] = [VirtQueue(num=conf.virtqueue_size) for _ in range(conf.num_queues + 2)]
+
     def config(self) -> bytes:
         """virtio_scsi_get_config(): struct virtio_scsi_config."""
         conf = self.conf
@@ -82,12 +109,15 @@ class VirtIOSCSICommon:
 
 @dataclass(kw_only=True)
 class VirtIODevice:
-    """A virtio-scsi device of QEMU, whoever serves it. `qemu` is its version."""
+    """A virtio-scsi device of QEMU, whoever serves it. `qemu` is its version. `broken`: as
+    virtio_error() leaves it.
+    """
 
     vm: Vm
     parent_obj: VirtIOSCSICommon
     qemu: tuple[int, int]
     name: str
+    broken: bool = False
 
     def realize(self) -> Action:
         """DeviceClass.realize. Errors: RealizeError."""
@@ -99,6 +129,18 @@ class VirtIODevice:
 
     def loaded(self) -> None:
         """virtio_load() has put the device's state in place."""
+
+    def set_config(self, config: bytes) -> None:
+        """VirtioDeviceClass.set_config: the guest writes its config space."""
+        common = self.parent_obj
+        sizes = struct.unpack_from('<II', config, 20)
+        said = refused_sizes(self.name, sizes, (common.sense_size, common.cdb_size))
+        if said == BAD_SIZES:
+            self.broken = True  # virtio_error(): it needs a reset
+            return
+        if said is not None:
+            self.vm.exit(said)
+        common.sense_size, common.cdb_size = sizes
 
     def guest_writes_rings(self, rings: list[tuple[int, int, int, int]]) -> None:
         """The guest's driver sets its queues up: (num, desc, avail, used) of each it uses."""
@@ -135,15 +177,6 @@ class VHostSCSICommon(VirtIODevice):
         """vhost_scsi_common_get_features(): listed bits that the backend lacks are cleared."""
         wanted = offered | self.host_features
         return wanted & ~(self.feature_bits & ~self.dev.features)
-
-    def set_config(self, config: bytes) -> None:
-        """vhost_scsi_common_set_config(): the guest writes its config space.
-
-        Only the sizes that stand are accepted; any other ends the VM.
-        """
-        sense, cdb = struct.unpack_from('<II', config, 20)
-        if (sense, cdb) != (self.parent_obj.sense_size, self.parent_obj.cdb_size):
-            self.vm.exit(NO_RESIZE)
 
     def get_fw_dev_path(self) -> str:
         """vhost_scsi_common_get_fw_dev_path(); the first QEMU with vhost-scsi had no slash."""
@@ -192,16 +225,7 @@ class VHostSCSI(VHostSCSICommon):
         conf, common = self.parent_obj.conf, self.parent_obj
         if conf.wwpn is None:
             raise RealizeError('vhost-scsi: missing wwpn')
-        if conf.num_queues == 0 or conf.num_queues > QUEUE_MAX - 2:
-            raise RealizeError(
-                f'Invalid number of queues (= {conf.num_queues}), must be a positive integer less '
-                f'than {QUEUE_MAX - 2}.'
-            )
-        if conf.virtqueue_size <= 2:
-            raise RealizeError(
-                f'invalid virtqueue_size property (= {conf.virtqueue_size}), must be > 2'
-            )
-        common.vqs[:] = [VirtQueue(num=conf.virtqueue_size) for _ in range(conf.num_queues + 2)]
+        common.realize()
         if not self.migratable:
             if self.only_migratable:
                 common.vqs.clear()

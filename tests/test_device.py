@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from sim import costs, features, machine
+from sim import backend, costs, features, machine
 from sim.config import load
 from sim.control import vmstate
 from sim.control.device_user import VHostUserSCSI
@@ -37,7 +37,7 @@ def names(host):
 
 def running(**sections):
     engine, config, host = make(**sections)
-    perform(engine, host.device.realize())
+    perform(engine, host.virtio.realize())
     perform(engine, boot(host, config))
     return engine, config, host
 
@@ -80,6 +80,18 @@ def test_a_guest_that_changes_the_sense_size_ends_the_vm():
     with pytest.raises(VmExitError, match='does not support changing the sense data and CDB sizes'):
         host.device.set_config(bytes(config))
     assert host.vm.ended is not None
+
+
+def test_qemus_own_device_takes_other_sizes_as_far_as_its_buffers_go():
+    _, _, host = running(device={'driver': 'virtio-scsi-pci', 'num_queues': 1})
+    config = bytearray(host.virtio.parent_obj.config())
+    struct.pack_into('<II', config, 20, 252, 64)
+    host.virtio.set_config(bytes(config))
+    assert host.virtio.parent_obj.config()[20:28] == bytes(config)[20:28]
+    struct.pack_into('<II', config, 20, 65536, 64)
+    host.virtio.set_config(bytes(config))
+    assert host.virtio.broken
+    assert host.vm.ended is None
 
 
 # ------------------------------------------------------------------------------ realize, unrealize
@@ -406,3 +418,21 @@ def test_a_device_switched_on_at_no_cost_is_started():
     assert host.control.now == 0
     assert names(host)[-1] == 'SCSI_SET_ENDPOINT'
     assert {call.duration for call in host.control.calls} == {0}
+
+
+@pytest.mark.parametrize('driver', ['vhost-user-scsi-pci', 'virtio-scsi-pci'])
+def test_devices_in_user_space_are_unrealized_too(driver):
+    engine, _, host = running(device={'driver': driver, 'num_queues': 1})
+    assert host.virtio.parent_obj.vqs[2].is_set_up
+    perform(engine, host.virtio.unrealize())
+    assert host.virtio.parent_obj.vqs == []
+    q = host.control.machine.host_vqs[2]
+    assert host.control.machine.st[q + int(backend.Q_BACKEND)] == 0
+
+
+@pytest.mark.parametrize('driver', ['vhost-user-scsi-pci', 'virtio-scsi-pci'])
+def test_every_device_checks_its_queues(driver):
+    engine, _, host = make(device={'driver': driver, 'num_queues': 1})
+    host.virtio.parent_obj.conf.virtqueue_size = 2
+    with pytest.raises(RealizeError, match='invalid virtqueue_size property'):
+        perform(engine, host.virtio.realize())

@@ -332,3 +332,29 @@ def test_a_run_takes_a_domain(domain, capsys):
     report = json.loads(capsys.readouterr().out)
     assert report['config']['guest']['vcpus'] == 3
     assert report['config']['device']['wwpn'] == 'naa.5'
+
+
+def test_a_guest_that_writes_its_config_space_is_told_what_qemu_says(capsys):
+    kernel, own = ['vhost-scsi-pci,' + WWPN], ['virtio-scsi-pci,iothread=io0']
+    same = ['--write-config', 'sense_size=96', '--write-config', 'cdb_size=32']
+    code, data = described(capsys, *kernel, *same)
+    assert (code, data['refused']) == (0, [])
+    code, data = described(capsys, *kernel, '--write-config', 'sense_size=252')
+    assert code == 1
+    assert data['starts']
+    assert data['refused'] == [
+        'vhost-scsi does not support changing the sense data and CDB sizes (the guest writes '
+        'sense_size 252, cdb_size 32)'
+    ]
+    assert data['config_space']['sense_size'] == 96
+    code, data = described(capsys, *own, '--write-config', 'sense_size=252')
+    assert (code, data['config_space']['sense_size']) == (0, 252)
+    code, data = described(capsys, *own, '--write-config', 'cdb_size=256')
+    assert code == 1
+    assert data['refused'][0].startswith('bad data written to virtio-scsi configuration space')
+
+
+@pytest.mark.parametrize('word', ['sense_size', 'sense_size=big', 'max_sectors=3'])
+def test_what_no_guest_can_write_is_refused(capsys, word):
+    assert main(['device', 'vhost-scsi-pci,' + WWPN, '--write-config', word]) == 2
+    assert f'error: --write-config {word}: a guest may write' in capsys.readouterr().err

@@ -442,6 +442,37 @@ def test_a_kick_that_the_detach_has_eaten_strands_its_requests():
     assert report['findings'][0].startswith('liveness: 80 requests stay in the ring')
 
 
+def stranded(gap, **sections):
+    """How many requests nobody looks at any more, at a gap in us."""
+    workload = {'iodepth': 80, 'iodepth_batch_submit': 80, 'number_ios': 80}
+    wanted = config(80, ios=80, workload=workload | sections.pop('workload', {}), **sections)
+    report = stop(wanted, StopPlan(at=100_000, gap=gap * 1000))
+    assert report['violations'] == []
+    return report['responses'].get('none', 0)
+
+
+def test_a_gap_before_the_stop_lets_a_slow_worker_begin():
+    """The window in which a kick is eaten is as long as the worker sleeps on: 0 us to 1 ms."""
+    slow, slower = (
+        {'costs': {'vhost.worker_wakeup_latency_shallow_idle': wake}} for wake in ('300us', '700us')
+    )
+    gaps = (0, 100, 300, 600, 1000)
+    assert [stranded(gap, **slow) for gap in gaps] == [80, 80, 0, 0, 0]
+    assert [stranded(gap, **slower) for gap in gaps] == [80, 80, 80, 0, 0]
+
+
+def test_a_worker_that_waits_for_its_cpu_widens_the_window():
+    """The other queue's worker runs first; each of its fetches takes 10 us."""
+    shared = {
+        'workload': {'numjobs': 2}, 'guest': {'vcpus': 2}, 'device': {'num_queues': 2},
+        'costs': {'vhost.worker_pop_share': '10us'},
+    }  # fmt: skip
+    alone, together = ({'workers': 2, 'worker_cpus': cpus} for cpus in ('0,1', '0,0'))
+    gaps = (0, 200, 500, 1000)
+    assert [stranded(gap, host=alone, **shared) for gap in gaps] == [0, 0, 0, 0]
+    assert [stranded(gap, host=together, **shared) > 0 for gap in gaps] == [True, True, True, False]
+
+
 def test_without_the_sync_the_backend_starts_again_from_the_beginning():
     report = wrong('no-sync')
     assert requirements(report) == ['2.1']

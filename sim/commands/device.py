@@ -20,6 +20,10 @@ def add(commands: Any) -> None:
     add_versions(parser)
     parser.add_argument('--guest', metavar='VERSION', help='guest.kernel')
     parser.add_argument('--vcpus', type=int, metavar='N', help='guest.vcpus (default: 1)')
+    parser.add_argument(
+        '--write-config', metavar='FIELD=VALUE', action='append', default=[],
+        help='the guest writes sense_size or cdb_size; may be given again',
+    )  # fmt: skip
     add_json(parser)
     parser.set_defaults(command=main)
 
@@ -30,4 +34,4 @@ def main(options: argparse.Namespace) -> int:
 
     text, data = show(options)
     print(json.dumps(data) if options.json else text)
-    return 0 if data['starts'] else 1
+    return 1 if data['refused'] else 0

@@ -11,7 +11,7 @@ from sim.control.clock import Action
 from sim.device import DRIVER_OK, VirtIODevice
 from sim.layout import USED_IDX
 from sim.user.dataplane import Dataplane
-from sim.vhost.dev import VirtQueue, index_at
+from sim.vhost.dev import index_at
 
 
 @dataclass(kw_only=True)
@@ -25,9 +25,12 @@ class VirtIOSCSI(VirtIODevice):
     def realize(self) -> Action:
         """virtio_scsi_device_realize()."""
         yield from ()
-        conf = self.parent_obj.conf
-        queues = [VirtQueue(num=conf.virtqueue_size) for _ in range(conf.num_queues + 2)]
-        self.parent_obj.vqs[:] = queues
+        self.parent_obj.realize()
+
+    def unrealize(self) -> Action:
+        """virtio_scsi_device_unrealize()."""
+        yield from self.set_status(0)
+        self.parent_obj.vqs.clear()
 
     def set_status(self, status: int) -> Action:
         """What virtio_vmstate_change() does to the ioeventfds; returns 0."""

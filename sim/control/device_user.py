@@ -15,7 +15,7 @@ from sim import features
 from sim.control.clock import Action
 from sim.device import DRIVER_OK, RealizeError, VHostSCSICommon
 from sim.user.session import VhostUser
-from sim.vhost.dev import VhostDev, VirtQueue
+from sim.vhost.dev import VhostDev
 
 
 @dataclass
@@ -77,13 +77,18 @@ class VHostUserSCSI(VHostSCSICommon):
         conf, common = self.parent_obj.conf, self.parent_obj
         if self.chardev is None:
             raise RealizeError('vhost-user-scsi: missing chardev')
-        common.vqs[:] = [VirtQueue(num=conf.virtqueue_size) for _ in range(conf.num_queues + 2)]
+        common.realize()
         answer = yield from self.dev.init()
         if answer < 0:
             common.vqs.clear()
             raise RealizeError(f'vhost-user-scsi: vhost init failed: {os.strerror(-answer)}')
         self.channel = self.lun = 0
         self.target = conf.boot_tpgt
+
+    def unrealize(self) -> Action:
+        """vhost_user_scsi_unrealize(): the device stops, the queues are given back."""
+        yield from self.set_status(0)
+        self.parent_obj.vqs.clear()
 
     def set_status(self, status: int) -> Action:
         """vhost_user_scsi_set_status(): 0, or the negative errno of a stop that failed."""

@@ -117,7 +117,8 @@ class Watch:
             at = int(pages[0]) * PAGE_SIZE
             self.sentences.append(
                 f'requirement 2.3: {pages.size} guest pages were written after the last sync of '
-                f'the dirty log, and would stay behind; the first is {at:#x}, '
+                f'the dirty log, as of cycle {self.host.control.now}, and would stay behind; the '
+                f'first is {at:#x}, '
                 f'{place_of(self.machine, at)}'
             )
 

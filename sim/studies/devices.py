@@ -5,10 +5,11 @@ virtio_scsi_get_config(). Workers: QEMU vhost_scsi_set_workers(), Linux drivers/
 """
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sim import features
+from sim.device import CDB_SIZE, SENSE_SIZE, refused_sizes
 from sim.errors import ConfigError
 from sim.formats import Given, fold
 from sim.formats.device_table import MUST, QUEUES_FIXED, VHOST, Effective, effective
@@ -20,7 +21,7 @@ from sim.formats.qemu import pairs
 from sim.formats.values import convert
 
 VERSIONS = {'qemu': ('qemu', 'version'), 'kernel': ('host', 'kernel'), 'guest': ('guest', 'kernel')}
-EVENT_SIZE, SENSE_SIZE, CDB_SIZE = 16, 96, 32
+EVENT_SIZE = 16
 SEG_MAX_FIXED = 126  # 128 - 2, before seg_max_adjust and without it
 WORKERS_SINCE = (6, 5)  # VHOST_NEW_WORKER
 
@@ -50,6 +51,7 @@ def main(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     )
     data = described(driver, rows, agreed, vcpus)
     data['notes'] = [*notes, *data['notes']]
+    write_config(data, options.write_config)
     return as_text(data), data
 
 
@@ -140,6 +142,27 @@ def described(
     }
 
 
+def write_config(data: dict[str, Any], words: Sequence[str]) -> None:
+    """The guest writes its config space: as it is then, or what QEMU says. Errors: ConfigError."""
+    space: dict[str, int] = data['config_space']
+    standing = space['sense_size'], space['cdb_size']
+    written = dict(space)
+    for word in words:
+        name, _, value = word.partition('=')
+        if name not in ('sense_size', 'cdb_size') or not value.isdecimal():
+            raise ConfigError(
+                f'--write-config {word}: a guest may write sense_size=N or cdb_size=N; the rest is '
+                'read-only'
+            )
+        written[name] = int(value)
+    sizes = written['sense_size'], written['cdb_size']
+    said = refused_sizes(features.STACKS[data['driver']], sizes, standing)
+    if said is None:
+        data['config_space'] = written
+        return
+    data['refused'].append(f'{said} (the guest writes sense_size {sizes[0]}, cdb_size {sizes[1]})')
+
+
 def workers(stack: str, rows: Mapping[str, Effective], kernel: str, notes: list[str]) -> str:
     """Who serves the rings, in words."""
     if stack == 'virtio-scsi':
@@ -223,5 +246,6 @@ def as_text(data: Mapping[str, Any]) -> str:
             f'{bit["dropped_by"]:26} {bit["meaning"]}'
         )
     lines += [f'note: {note}' for note in data['notes']]
-    lines += [f'refused: {reason}' for reason in data['refused']] or ['it starts']
+    lines += [] if not data['starts'] else ['it starts']
+    lines += [f'refused: {reason}' for reason in data['refused']]
     return '\n'.join(lines)
