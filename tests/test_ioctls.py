@@ -1,11 +1,11 @@
 """The ioctls of the device model against those of a real QEMU, and how versions differ."""
 
+import csv
 import json
 import subprocess
 import sys
 
 import pytest
-import qemu_7_2_ioctls as seen
 
 from sim import costs, machine
 from sim.__main__ import main
@@ -13,25 +13,30 @@ from sim.config import load
 from sim.control.power import DRIVER_STATUS, make_host, rings_of
 from sim.engine import ENGINES
 from sim.studies.ioctls import migration, trace
+from sim.studies.measuring import call_of
+from sim.studies.target_file import shipped_folder
 
-PARTS = (seen.INIT, seen.START, seen.LOG, seen.STOP)
-COMPARED = ('index', 'features', 'flags', 'num', 'nregions')
+FIRMWARE_START = """
+SCSI_GET_ABI_VERSION
+SET_FEATURES features=0x100000000
+GET_BACKEND_FEATURES answer=-105
+SET_MEM_TABLE nregions=1
+SET_VRING_NUM index=2 num=128
+SET_VRING_BASE index=2
+SET_VRING_ADDR index=2 flags=0
+SET_VRING_KICK index=2
+SET_VRING_CALL index=0
+SET_VRING_CALL index=1
+SET_VRING_CALL index=2
+SCSI_SET_ENDPOINT
+"""  # before the guest: QEMU 7.2, as in validation/qemu-ioctls.csv
 
 
-def as_seen(row):
-    """A row in the form of the lines of the measurement."""
-    words = [row['ioctl'].removeprefix('VHOST_')]
-    for name in COMPARED:
-        if name in row and not (name == 'num' and 'BASE' in row['ioctl']):
-            value = row[name]
-            words.append(f'{name}={value:#x}' if name == 'features' else f'{name}={value}')
-    if row['result']:
-        words.append(f'answer={row["result"]}')
-    return ' '.join(words)
-
-
-def lines(text):
-    return text.strip().splitlines()
+def seen(*scenarios):
+    """What QEMU 7.2 was seen to ask of /dev/vhost-scsi, of these scenarios."""
+    with (shipped_folder() / 'qemu-ioctls.csv').open() as file:
+        rows = list(csv.DictReader(line for line in file if not line.startswith('#')))
+    return [row['call'] for name in scenarios for row in rows if row['scenario'] == name]
 
 
 def life(version='7.2', **sections):
@@ -45,12 +50,12 @@ def qemu_7_2():
 
 
 def test_from_the_last_start_to_the_end_of_the_migration(qemu_7_2):
-    made = [as_seen(row) for part in ('start', 'log', 'stop') for row in qemu_7_2[part]]
-    assert made == lines(seen.START) + lines(seen.LOG) + lines(seen.STOP)
+    made = [call_of(row) for part in ('start', 'log', 'stop') for row in qemu_7_2[part]]
+    assert made == seen('start', 'log', 'stop')
 
 
 def test_before_any_start(qemu_7_2):
-    assert [as_seen(row) for row in qemu_7_2['init']] == lines(seen.INIT)
+    assert [call_of(row) for row in qemu_7_2['init']] == seen('init')
 
 
 def test_under_the_firmware_only_the_request_queue_has_a_ring():
@@ -70,16 +75,16 @@ def test_under_the_firmware_only_the_request_queue_has_a_ring():
     engine.run()
     made = []
     for call in host.control.calls:
-        made.append(as_seen({'ioctl': call.name, 'result': call.answer, **call.arguments}))
-    assert made == lines(seen.FIRMWARE_START)
+        made.append(call_of({'ioctl': call.name, 'result': call.answer, **call.arguments}))
+    assert made == FIRMWARE_START.strip().splitlines()
 
 
 def test_a_migration_on_both_hosts(capsys):
     """What the source does was seen to its end; the destination is made and started like it."""
     sides = migration(load(device={'num_queues': 1}, qemu={'version': '7.2'}))
-    source, destination = ([as_seen(row) for row in rows] for rows in sides.values())
-    assert source == [line for part in PARTS for line in lines(part)]
-    assert destination == lines(seen.INIT) + lines(seen.START)
+    source, destination = ([call_of(row) for row in rows] for rows in sides.values())
+    assert source == seen('init', 'start', 'log', 'stop')
+    assert destination == seen('init', 'start')
     assert main(['ioctls', '--scenario', 'migrate', '--qemu', '7.2']) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == 'source'
@@ -102,7 +107,7 @@ def test_qemu_10_2_tries_the_feature_arrays_first(qemu_7_2):
     new = life('10.2')
     for part in ('init', 'start', 'log'):
         rows = [row for row in new[part] if not row['ioctl'].endswith('FEATURES_ARRAY')]
-        assert list(map(as_seen, rows)) == list(map(as_seen, qemu_7_2[part]))
+        assert list(map(call_of, rows)) == list(map(call_of, qemu_7_2[part]))
     tried = [row for part in new.values() for row in part if row['ioctl'].endswith('_ARRAY')]
     assert [row['result'] for row in tried] == [-25, -25, -25]
 

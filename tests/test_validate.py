@@ -134,6 +134,49 @@ def test_words_of_a_column_set_keys_and_a_unit_is_added(mine):
     assert target.sets_of(target.rows[0]) == ['target.service=90us', 'device.event_idx=off']
 
 
+IOCTLS = """
+name = "mine"
+source = "a trace"
+kind = "ioctls"
+data = "mine.csv"
+
+[config.qemu]
+version = "7.2"
+
+[columns]
+scenario = "ioctls.scenario"
+step = "ioctls.step"
+
+[metrics.call]
+exact = true
+"""
+
+
+def test_a_text_is_the_same_or_wrong(mine):
+    """QEMU clears the endpoint first; one that read an index before would be told apart."""
+    order = ['SCSI_CLEAR_ENDPOINT', 'GET_VRING_BASE index=0', 'GET_VRING_BASE index=1']
+    table = 'scenario,step,call\n' + ''.join(f'stop,{n},{c}\n' for n, c in enumerate(order, 1))
+    result = validate(load_target(mine(IOCTLS, table)))
+    assert result['outcome'] == 'reproduced'
+    swapped = table.replace('stop,1,', 'stop,9,').replace('stop,2,', 'stop,1,')
+    result = validate(load_target(mine(IOCTLS, swapped)))
+    assert result['outcome'] == 'not reproduced'
+    assert [row['error'] for row in result['rows']] == [1, 1, 0]
+    assert result['rows'][0]['simulated'] == 'nothing'  # the ninth of so few
+
+
+def test_a_migration_may_be_a_point(mine):
+    text = (
+        HEAD.replace('name = "mine"', 'name = "mine"\nkind = "migrate"')
+        .replace('iodepth = "workload.iodepth"', 'ram = "migration.ram"')
+        .replace('[metrics.iops]', '[metrics.total_time_ms]')
+        .replace('number_ios = 600', 'number_ios = 30_000')
+    ) + '\n[config.device]\nmigratable = true\n[config.host]\nkernel = "7.2"\n'
+    result = validate(load_target(mine(text, 'ram,total_time_ms\n64M,500\n128M,1000\n')))
+    small, large = (row['simulated'] for row in result['rows'])
+    assert large == pytest.approx(2 * small, rel=0.3)
+
+
 WRONG = {
     'an unknown column': (HEAD, 'iodepth,iops,colour\n1,2,red\n', "column 'colour'"),
     'a missing column': (HEAD, 'iops\n1\n', "no column 'iodepth'"),
@@ -170,6 +213,11 @@ WRONG = {
     'points of no kind': (HEAD.replace('data = "mine.csv"', 'points = [1]'), '', '[[points]]'),
     'an order of no kind': (HEAD + '[order]\nby = "iodepth"\n', 'iodepth,iops\n1,2\n', '[[order]]'),
     'a ragged table': (HEAD, 'iodepth,iops\n1\n', 'row 1 has 1 cells'),
+    'a text that ranks': (
+        IOCTLS + '[[order]]\nby = "step"\n', 'scenario,step,call\nstop,1,X\n',
+        'neither more nor less',
+    ),
+    'a scenario of no kind': (IOCTLS, 'scenario,step,call\nstopp,1,X\n', 'known are init, start'),
     'a key of the file': (HEAD.replace('source', 'sauce'), 'iodepth,iops\n1,2\n', "'source'"),
 }  # fmt: skip
 

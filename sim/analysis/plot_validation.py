@@ -17,13 +17,19 @@ def target(result: Mapping[str, Any]) -> Figure:
     """A panel for each metric: the points of a target in order, measured and simulated."""
     names = list(result['metrics'])
     longest = max(len(row['point']) for row in result['rows'])
-    count = max(sum(row['metric'] == name for row in result['rows']) for name in names)
+    points = {row['number']: row['point'] for row in result['rows']}
+    count = len(points)
     size = (0.08 * longest + 2 + 4.2 * len(names), 0.26 * count + 1.9)
     figure = Figure(figsize=size)
     panels = figure.subplots(1, len(names), squeeze=False)[0]
     for axes, name in zip(panels, names, strict=True):
         mine = [row for row in result['rows'] if row['metric'] == name]
-        _dumbbells(axes, mine, axes is panels[0])
+        exact = result['metrics'][name]['exact']
+        _dumbbells(axes, [_as_numbers(row) for row in mine] if exact else mine, list(points))
+        axes.set_yticks(range(count), list(points.values()) if axes is panels[0] else [])
+        if exact:
+            axes.set_xticks([0, 1], ['the same', 'another'])
+            axes.set_xlim(-0.2, 1.2)
         mape = result['metrics'][name]['mape_predicted']
         told = 'nothing predicted' if mape is None else f'predicted points: MAPE {mape:.1f} %'
         axes.set_title(f'{name}\n{told}', fontsize=10)
@@ -39,9 +45,15 @@ def target(result: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def _dumbbells(axes: Axes, rows: Sequence[Mapping[str, Any]], labelled: bool) -> None:
-    """A line per point, from what was measured to what is simulated."""
-    for place, row in enumerate(rows):
+def _as_numbers(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A text: 0 where it is the same, else 1."""
+    return {**row, 'measured': 0.0, 'simulated': row['error']}
+
+
+def _dumbbells(axes: Axes, rows: Sequence[Mapping[str, Any]], points: Sequence[int]) -> None:
+    """A line per point, from what was measured to what is simulated, at its place in `points`."""
+    for row in rows:
+        place = points.index(row['number'])
         colour = CALIBRATED if row['role'] == 'calibrated' else PREDICTED
         axes.plot([row['measured'], row['simulated']], [place, place], color='#bbbbbb', zorder=1)
         axes.plot(row['measured'], place, color='black', marker='|', markersize=11, zorder=3)
@@ -53,8 +65,7 @@ def _dumbbells(axes: Axes, rows: Sequence[Mapping[str, Any]], labelled: bool) ->
         axes.set_xscale('log')
     elif min(values, default=0) > 0:
         axes.set_xlim(left=0)
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_yticks(range(len(rows)), [row['point'] for row in rows] if labelled else [])
+    axes.set_ylim(len(points) - 0.4, -0.6)
     axes.tick_params(labelsize=8)
 
 

@@ -1,4 +1,4 @@
-"""One point of a validation target, simulated: the whole path, a disk alone, or a stop of the VM.
+"""One point of a validation target, simulated: a run, a disk alone, a stop, a migration, ioctls.
 
 Each gives a report with dotted names and 95 % intervals by them, as sim.run makes it.
 """
@@ -15,7 +15,9 @@ from sim.costs import load_preset, of_config
 from sim.disks.alone import HZ, alone
 from sim.errors import ConfigError
 from sim.formats.spread import Spread, parse_spread
+from sim.migration import migrate
 from sim.run import run
+from sim.studies.ioctls import trace
 from sim.studies.target_file import OWN, Parameter, is_time
 from sim.units import format_time, parse_time_ns
 
@@ -38,8 +40,13 @@ def simulate(
             mine[key] = value
         else:
             rest.append(text)
-    times = {key.partition('.')[2]: _time(key, text) for key, text in mine.items()}
+    words = {key.partition('.')[2]: text for key, text in mine.items()}
     found = load(**config, sets=rest)
+    if kind == 'ioctls':
+        return found, ioctl_report(found, words['scenario'], words['step'])
+    if kind == 'migrate':
+        return found, migrate_report(found)
+    times = {name: _time(f'{kind}.{name}', text) for name, text in words.items()}
     if quick and kind != 'stop' and (count := found.jobs[0].number_ios):
         fewer = min(count, max(count // QUICK, QUICK_LEAST))
         found = load(**config, sets=[*rest, f'workload.number_ios={fewer}'])
@@ -85,9 +92,49 @@ def stop_report(config: Config, plan: StopPlan) -> Report:
     stopping = Stopping(config, plan)
     report = stopping.report(run(config, attend=stopping.attend))
     wrong = sum(count for code, count in report['responses'].items() if code not in ('0', 'none'))
+    ok = report['responses'].get('0', 0)
     return report | {
-        'responses_ok': report['responses'].get('0', 0),
+        'responses_ok': ok,
         'responses_wrong': wrong,
+        'requests_failed': sum(report['responses'].values()) - ok,
+        'intervals': {'values': {}},
+    }
+
+
+def migrate_report(config: Config) -> Report:
+    """What sim migrate prints."""
+    return migrate(config) | {'intervals': {'values': {}}}
+
+
+_traced: dict[str, dict[str, list[str]]] = {}  # by config id: every step asks for the same trace
+
+
+def call_of(row: Mapping[str, Any]) -> str:
+    """An ioctl as a target's table has it: its name, and what does not differ by machine."""
+    words = [str(row['ioctl']).removeprefix('VHOST_')]
+    for name in ('index', 'features', 'flags', 'num', 'nregions'):
+        if name in row and not (name == 'num' and 'BASE' in row['ioctl']):
+            words.append(f'{name}={row[name]:#x}' if name == 'features' else f'{name}={row[name]}')
+    return ' '.join([*words, f'answer={row["result"]}'] if row['result'] else words)
+
+
+def ioctl_report(config: Config, scenario: str, step: str) -> Report:
+    """Of the ioctls of a scenario of sim ioctls: how many, and the one of this step, from 1."""
+    if config.id not in _traced:
+        parts = trace(config).items()
+        _traced[config.id] = {name: [call_of(row) for row in rows] for name, rows in parts}
+    traced = _traced[config.id]
+    if scenario not in traced:
+        raise ConfigError(f'ioctls.scenario={scenario}: known are {", ".join(traced)}')
+    if not step.isdecimal() or int(step) < 1:
+        raise ConfigError(f'ioctls.step={step}: is no number of a step; the first is 1')
+    calls = traced[scenario]
+    here = calls[int(step) - 1] if int(step) <= len(calls) else 'nothing'
+    return {
+        'id': config.id,
+        'calls': len(calls),
+        'call': here,
+        'violations': [],
         'intervals': {'values': {}},
     }
 
@@ -148,14 +195,27 @@ def _bound(values: dict[str, list[float]], name: str, value: float, parts: Seque
     values[name] = [value - half, value + half]
 
 
-def number_at(report: Mapping[str, Any], path: str) -> float:
-    """The number under a dotted name. Errors: ConfigError where the report has none."""
+def _at(report: Mapping[str, Any], path: str) -> Any:
     value: Any = report
     for key in path.split('.'):
         if not isinstance(value, Mapping) or key not in value:
             known = ', '.join(sorted(value)) if isinstance(value, Mapping) else 'nothing'
-            raise ConfigError(f'the report has no number {path!r}; at {key!r} there are: {known}')
+            raise ConfigError(f'the report has no entry {path!r}; at {key!r} there are: {known}')
         value = value[key]
+    return value
+
+
+def text_at(report: Mapping[str, Any], path: str) -> str:
+    """The text under a dotted name. Errors: ConfigError where the report has none."""
+    value = _at(report, path)
+    if not isinstance(value, str):
+        raise ConfigError(f'{path} of the report is no text; take out exact = true')
+    return value
+
+
+def number_at(report: Mapping[str, Any], path: str) -> float:
+    """The number under a dotted name. Errors: ConfigError where the report has none."""
+    value = _at(report, path)
     if value is None:
         reason = report.get('not_reported', {}).get(path, 'nothing was measured for it')
         raise ConfigError(f'{path} is not reported: {reason}')

@@ -22,16 +22,25 @@ from sim.formats.keys import SECTIONS, fields_of
 from sim.formats.toml import read_toml
 from sim.units import parse_time_ns
 
-KINDS = ('run', 'disk', 'stop')  # the whole path; a disk alone; a run with a stop of the VM
-# What a point of these kinds needs and is no key of a config, all of them times.
-OWN = {'run': (), 'disk': ('host_time', 'submission'), 'stop': ('at', 'gap', 'hold')}
+# The whole path; a disk alone; a run with a stop of the VM; one with a migration; QEMU's ioctls.
+KINDS = ('run', 'disk', 'stop', 'migrate', 'ioctls')
+# What a point of these kinds needs and is no key of a config: times, but for the last.
+OWN: dict[str, tuple[str, ...]] = {
+    'run': (),
+    'disk': ('host_time', 'submission'),
+    'stop': ('at', 'gap', 'hold'),
+    'migrate': (),
+    'ioctls': ('scenario', 'step'),
+}
 PARAMETERS_MOST = 4
 
 TOP = (
     'name', 'title', 'source', 'setup', 'verdict', 'kind', 'data', 'points', 'config', 'columns',
     'unused', 'group', 'metrics', 'calibrate', 'order', 'sign',
 )  # fmt: skip
-METRIC = ('report', 'scale', 'excellent', 'acceptable', 'weight', 'relative_to', 'reference')
+METRIC = (
+    'report', 'scale', 'excellent', 'acceptable', 'weight', 'relative_to', 'reference', 'exact',
+)  # fmt: skip
 CALIBRATE = ('points', 'parameters')
 PARAMETER = ('low', 'high', 'choices', 'scale')
 ORDER = ('metric', 'by', 'where', 'tie')
@@ -46,7 +55,8 @@ class Metric:
 
     Errors are relative. `weight` is of its squared error in a fit. With `relative_to` (sets) it is
     the ratio to the same point simulated under these. `reference` says what of it was no
-    measurement of this point but a figure that was derived.
+    measurement of this point but a figure that was derived. `exact`: a text, which is the same or
+    wrong.
     """
 
     name: str
@@ -57,6 +67,7 @@ class Metric:
     weight: float
     relative_to: tuple[str, ...] = ()
     reference: str = ''
+    exact: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -314,7 +325,7 @@ def _account_for(read: Reader, header: Sequence[str], named: set[str]) -> None:
 def _key_problem(path: str, kind: str) -> str:
     """What is wrong with a dotted key; empty if nothing."""
     section, dot, key = path.replace('-', '_').partition('.')
-    own = {'disk': 'disk', 'stop': 'stop'}.get(kind)
+    own = kind if OWN[kind] else None
     if section == 'costs':
         if key in COSTS:
             return ''
@@ -388,6 +399,7 @@ def _metrics(read: Reader, header: Sequence[str]) -> tuple[Metric, ...]:
                 weight=read.number(table, 'weight', 1.0, place),
                 relative_to=_texts(read, table.get('relative_to', []), f'{place}.relative_to'),
                 reference=str(table.get('reference', '')),
+                exact=table.get('exact', False) is True,
             )
         )
     return tuple(metrics)
@@ -398,6 +410,8 @@ def _numbers(read: Reader, rows: Sequence[Cells], metrics: Sequence[Metric]) -> 
     for number, row in enumerate(rows, 1):
         for metric in metrics:
             cell = row.get(metric.name, '')
+            if metric.exact:
+                continue
             try:
                 if cell and not math.isfinite(float(cell)):
                     raise ValueError(cell)
@@ -526,6 +540,8 @@ def _with_checks(read: Reader, target: Target, header: Sequence[str]) -> Target:
         name = str(table.get('metric', names[0]))
         if name not in names:
             raise read.wrong(dotted, f'there is no metric {name!r}; known: {", ".join(names)}')
+        if target.metric(name).exact:
+            raise read.wrong(dotted, f'{name} is a text: it is neither more nor less')
         return name
 
     orders = []

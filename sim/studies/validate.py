@@ -13,7 +13,7 @@ import numpy as np
 
 from sim.errors import ConfigError
 from sim.studies import fitting
-from sim.studies.measuring import number_at, parameter_sets, said_value, simulate
+from sim.studies.measuring import number_at, parameter_sets, said_value, simulate, text_at
 from sim.studies.target_file import Metric, Parameter, Target
 
 ENOUGH = 0.01  # a relative error (rms, weighted) of calibrated points that no fit need better
@@ -48,6 +48,10 @@ class Simulator:
             value, half = value / other, share * value / other
         bounds = [metric.scale * (value - half), metric.scale * (value + half)] if half else None
         return metric.scale * value, bounds
+
+    def text(self, metric: Metric, sets: Sequence[str]) -> str:
+        """What a metric that is a text says under these keys."""
+        return text_at(self.report(sets)[1], metric.report)
 
     def _number(self, metric: Metric, sets: Sequence[str]) -> tuple[float, float]:
         """The number and half the width of its interval; 0 where it has none."""
@@ -113,7 +117,7 @@ def _fitted(target: Target, simulator: Simulator) -> tuple[dict[str, Any], Any]:
             sets = [*base[number], *keys(number, values)]
             for metric in target.metrics:
                 cell = target.rows[number][metric.name]
-                if cell and metric.weight:
+                if cell and metric.weight and not metric.exact:
                     if float(cell) <= 0:
                         raise ConfigError(
                             f'{target.path}: {target.label(target.rows[number])}: {metric.name}='
@@ -183,14 +187,12 @@ def _rows_of(
     for metric in target.metrics:
         if not row[metric.name]:
             continue
-        measured = float(row[metric.name])
         try:
-            value, interval = simulator.value(metric, sets)
+            measured, value, interval, error = _compared(metric, simulator, row[metric.name], sets)
         except ConfigError as wrong:
             raise ConfigError(
                 f'{target.path}: point {number + 1} ({target.label(dict(row))}): {wrong}'
             ) from None
-        error = value / measured - 1 if measured else (0.0 if value == measured else math.inf)
         entries.append(
             {
                 'point': target.label(dict(row)),
@@ -206,6 +208,19 @@ def _rows_of(
             }
         )
     return entries
+
+
+def _compared(
+    metric: Metric, simulator: Simulator, cell: str, sets: Sequence[str]
+) -> tuple[float | str, float | str, list[float] | None, float]:
+    """Measured, simulated, its interval and the relative error: of a text 0, or 1 if it differs."""
+    if metric.exact:
+        text = simulator.text(metric, sets)
+        return cell, text, None, float(text != cell)
+    measured = float(cell)
+    value, interval = simulator.value(metric, sets)
+    error = value / measured - 1 if measured else (0.0 if value == measured else math.inf)
+    return measured, value, interval, error
 
 
 def _grade(metric: Metric, error: float) -> str:
@@ -228,9 +243,12 @@ def _of_metric(target: Target, metric: Metric, rows: Sequence[Mapping[str, Any]]
         found[f'mape_{role}'] = 100 * float(np.mean(errors)) if errors else None
         found[f'worst_{role}'] = 100 * max(errors) if errors else None
     found['beyond'] = sum(row['grade'] == 'beyond' for row in mine if row['role'] == 'predicted')
-    found['rank_correlation'] = rank_correlation(
-        [row['measured'] for row in mine], [row['simulated'] for row in mine]
-    )
+    found['exact'] = metric.exact
+    found['rank_correlation'] = None
+    if not metric.exact:
+        found['rank_correlation'] = rank_correlation(
+            [row['measured'] for row in mine], [row['simulated'] for row in mine]
+        )
     if target.group:
         words = dict.fromkeys(row[target.group] for row in target.rows)
         found['mape_predicted_by'] = {
