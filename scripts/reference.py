@@ -365,7 +365,7 @@ def command(words: str) -> str:
                 name = f"{name} {formatter._metavar_formatter(action, action.dest)(1)[0]}".strip()
             rows.append((f"`{name}`", formatter._expand_help(action) if action.help else ""))
     line = f"python -m sim {words}{arguments(parser)}"
-    return f"    {line}\n\n{parser.description}\n\n{table(('option', 'meaning'), rows)}"
+    return f"```text\n{line}\n```\n\n{parser.description}\n\n{table(('option', 'meaning'), rows)}"
 
 
 def arguments(parser: argparse.ArgumentParser) -> str:

@@ -1,4 +1,4 @@
-"""Every code block of README, tutorial, how-tos and background runs, and prints what the page says.
+"""Every code block of README and docs/ runs, and prints what the page says.
 
 The blocks of a page run one after the other in a folder of their own, in which examples/ and the
 like are those of the checkout. By the word behind the fence:
@@ -7,7 +7,8 @@ like are those of the checkout. By the word behind the fence:
     python     runs
     console    lines behind '$ ' run, what is printed is compared; '...' stands for anything
     sh         runs; each command must end with 0
-    toml ini   read; with a file's name as a comment in the first line it is written to that file
+    toml ini   read, and taken as a config (of a target only parsed) or a job file; written to the
+               file whose name stands as a comment in the first line
     text       is only looked at by people
 
 `<!-- long -->` before a fence leaves the block to `make test-long`, `<!-- not run: reason -->` to
@@ -30,16 +31,14 @@ from pathlib import Path
 import pytest
 
 from sim.__main__ import main
+from sim.config import load
 from sim.formats.fio import parse_job_file
+from sim.formats.keys import ACTIONS, SECTIONS
 
 TOP = Path(__file__).resolve().parent.parent
 PAGES = [
     TOP / 'README.md',
-    *sorted(
-        page
-        for page in (TOP / 'docs').rglob('*.md')
-        if page.parent.name not in ('reference', 'adr')
-    ),
+    *sorted((TOP / 'docs').rglob('*.md')),
 ]
 LENT = ('examples', 'presets', 'validation', 'experiments', 'notebooks', 'docs')
 BLOCK = re.compile(
@@ -103,8 +102,11 @@ class Reader:
         assert runner.summarize(verbose=False).failed == 0, self.where
 
     def see_toml(self, text):
-        tomllib.loads(text)
+        tables = set(tomllib.loads(text))
         self._written(text)
+        if tables <= {*SECTIONS, *ACTIONS, 'job', 'lun', 'costs'}:
+            Path('page.toml').write_text(text)
+            load(toml='page.toml')
 
     def see_ini(self, text):
         self._written(text)
