@@ -93,7 +93,8 @@ def tree_of(sets: Sequence[str]) -> dict[str, dict[str, str]]:
         section, dot, name = path.partition('.')
         if not equals or not dot:
             known = [f'{part}.{name}' for part in SECTIONS for name in fields_of(part)]
-            close = nearest(fold(path), known)
+            alike = [key for key in known if key.partition('.')[2] == fold(path)]
+            close = alike[0] if alike else nearest(fold(path), known)
             raise ConfigError(f'--set {shown(text)}: write section.key=value, as in {close}=...')
         if fold(section) in ('job', 'lun'):
             whole = 'workload' if fold(section) == 'job' else 'target'
