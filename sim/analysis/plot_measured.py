@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sim.analysis.style import COLOURS, clean, styled
+from sim.analysis.style import COLOURS, clean, plain_log_axis, styled
 
 
 @styled
@@ -16,8 +16,8 @@ def what_data_tell(
     """A panel for each parameter: by data, the fitted value and its 95 % interval.
 
     `fits`: by the name of the data, what sim.studies.calibrate.calibrate() found, all for the same
-    parameters; an end that is not bounded is drawn as an arrow to the end of the range. `truth`: by
-    parameter, the value where it is known (a dashed line).
+    parameters; an end that is not bounded is an arrow to the end of the range, which the axis
+    spans. `truth`: by parameter, the value where it is known (a dashed line).
     """
     names = [one['parameter'] for one in next(iter(fits.values()))['fitted']]
     figure = Figure(figsize=(1.5 + 4.4 * len(names), 1.6 + 0.55 * len(fits)))
@@ -28,10 +28,12 @@ def what_data_tell(
         unit = next(iter(fits.values()))['fitted'][column]['unit']
         label = 'µs, logarithmic' if unit == 'ns' else f'{unit}, logarithmic'
         axes.set(xscale='log', title=name, xlabel=f'fitted value, 95 % interval ({label})')
-        axes.xaxis.set_major_formatter(lambda value, _: f'{value:g}')
-        axes.xaxis.set_minor_formatter('')
+        scale = 1e3 if unit == 'ns' else 1
+        low, high = (end / scale for end in next(iter(fits.values()))['fitted'][column]['range'])
+        axes.set_xlim(low / 1.1, high * 1.1)
+        ticks = [m * 10**e for e in range(-6, 10) for m in (1, 2, 5)]
+        plain_log_axis(axes, [tick for tick in ticks if low <= tick <= high], 'x')
         if name in truth:
-            scale = 1e3 if unit == 'ns' else 1
             axes.axvline(truth[name] / scale, color='black', linestyle='--', linewidth=1)
         clean(axes, 'x')
     panels[0].set_yticks(range(len(fits)), list(fits))
