@@ -78,8 +78,8 @@ moved = watched_migration(load(**moving, host={'kernel': '7.2'}))
 moved.report['outcome'], moved.report['stale_pages'], moved.report['violations']
 
 # %% [markdown]
-# On Linux 7.2 nothing stays behind. Up to then kernel vhost-scsi logs the used ring and not the
-# data it reads from the disk. Look at: what the guest finds on the destination.
+# On Linux 7.2 nothing stays behind here. Up to then kernel vhost-scsi logs the used ring and not
+# the data that it reads from the disk. Look at: what the guest finds on the destination.
 
 # %%
 older = watched_migration(load(**moving, host={'kernel': '6.12'}))

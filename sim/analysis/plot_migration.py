@@ -1,19 +1,13 @@
 """Figures of migrations: what the downtime consists of, and what it depends on."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sim.analysis.style import (
-    COLOURS,
-    GRID_COLOUR,
-    MARKERS,
-    clean,
-    intervals,
-    plain_log_axis,
-    styled,
-)
+from sim.analysis.style import COLOURS, MARKERS, clean, intervals, plain_log_axis, styled
 
 # Phases of a migration, in the order in which they follow, and how they are drawn together.
 GROUPS = {
@@ -25,6 +19,7 @@ GROUPS = {
     'start: device, endpoint, vCPUs': ('device_start', 'endpoint', 'vcpu_resume'),
 }
 PALETTE = ('#999999', COLOURS[1], COLOURS[4], COLOURS[5], COLOURS[0], COLOURS[2])
+LINK_GBIT = 10  # of all series but the one over links
 DISKS = {
     'constant': '1 ms each, 64 at a time',
     'exponential': 'exponential, mean 1 ms, 64 at a time',
@@ -50,11 +45,15 @@ def phases(table: pd.DataFrame) -> Figure:
             places, expected, color='black', marker='_', markersize=14, linestyle='',
             label="QEMU's expected-downtime",
         )  # fmt: skip
+        axes.errorbar(
+            places, below, yerr=intervals(mine, 'stopped_ms'), color='black', linestyle='',
+            capsize=2,
+        )  # fmt: skip
         axes.set_xticks(places, [str(depth) for depth in mine['iodepth']])
         axes.set_xlabel('iodepth')
-        axes.set_title(title)
+        axes.set_title(title, fontsize=9)
         clean(axes, 'y')
-    figure.axes[0].set_ylabel('vCPUs stopped (ms)')
+    figure.axes[0].set_ylabel('vCPUs stopped (ms), 95 % interval of the whole')
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles[::-1], labels[::-1], loc='outside right center')
     figure.suptitle('What the downtime of a migration consists of')
@@ -63,114 +62,122 @@ def phases(table: pd.DataFrame) -> Figure:
 
 @styled
 def downtime(table: pd.DataFrame) -> Figure:
-    """Four panels: drain by depth, by service time, policies by lead time, RAM and link."""
-    figure = Figure(figsize=(11, 8))
-    panels = figure.subplots(2, 2).flat
+    """Six panels: drain by depth and service time, what is dirtied, the link; policies by lead."""
+    figure = Figure(figsize=(14, 8))
+    panels = figure.subplots(2, 3).flat
     _by_depth(next(panels), table)
     _by_service(next(panels), table)
-    _by_lead(next(panels), table)
-    _by_ram(next(panels), table)
-    figure.suptitle('Downtime of a migration: what it depends on, and what helps')
+    _by_dirt(next(panels), table)
+    stopped, blackout = next(panels), next(panels)
+    _by_lead(stopped, table, 'stopped_ms', 'vCPUs stopped (ms)')
+    _by_lead(blackout, table, 'blackout_ms', 'longest gap between completions (ms)')
+    top = max(axes.get_ylim()[1] for axes in (stopped, blackout))
+    for axes in (stopped, blackout):
+        axes.set_ylim(0, 1.35 * top)  # room for the legend
+    _by_link(next(panels), table)
+    figure.suptitle(
+        'Downtime of a migration: what it depends on, and what helps (bars: 95 % interval)'
+    )
     return figure
 
 
-def _line(axes: Axes, x: pd.Series, table: pd.DataFrame, name: str, **how: object) -> None:
-    axes.errorbar(x, table[name], yerr=intervals(table, name), **how)  # type: ignore[arg-type]
+def _line(axes: Axes, x: pd.Series, table: pd.DataFrame, name: str, **how: Any) -> None:
+    axes.errorbar(x, table[name], yerr=intervals(table, name), capsize=2, **how)
+
+
+def _log_ticks(axes: Axes, which: str) -> None:
+    """A tick at every power of ten, as a plain number."""
+    low, high = axes.get_ylim() if which == 'y' else axes.get_xlim()
+    plain_log_axis(axes, [10**e for e in range(-4, 6) if low <= 10**e <= high], which)
 
 
 def _by_depth(axes: Axes, table: pd.DataFrame) -> None:
     for place, (disk, label) in enumerate(DISKS.items()):
         mine = table[(table['series'] == 'depth') & (table['disk'] == disk)]
-        colour = COLOURS[place]
+        style: dict[str, Any] = {'color': COLOURS[place]}
         _line(
-            axes, mine['iodepth'], mine, 'drain_ms', color=colour, marker=MARKERS[place],
-            linestyle='', label=label, capsize=2,
+            axes, mine['iodepth'], mine, 'drain_ms', marker=MARKERS[place], linestyle='',
+            label=label, **style,
         )  # fmt: skip
-        axes.plot(mine['iodepth'], mine['theory_ms'], color=colour, linestyle='--')
-    axes.plot(
-        [],
-        [],
-        color='black',
-        linestyle='--',
-        label='law: what is left of the last, H$_n$, n service times',
-    )
-    axes.set_xscale('log')
-    axes.set_yscale('log')
-    plain_log_axis(axes, sorted(table['iodepth'][table['series'] == 'depth'].unique()), 'x')
-    axes.set_xlabel('iodepth')
+        if disk == 'constant':  # which says nothing between depths
+            style |= {'linestyle': '', 'marker': '_', 'markersize': 14}
+        axes.plot(mine['iodepth'], mine['theory_ms'], **({'linestyle': '--'} | style))
+    law = 'law: what is left of the last, H$_n$, n service times'
+    axes.plot([], [], color='black', linestyle='--', label=law)
+    axes.set(xscale='log', yscale='log', xlabel='iodepth', title='policy drain, disk of 1 ms')
+    axes.set_ylim(0.01, 40 * axes.get_ylim()[1])  # room for the legend
     axes.set_ylabel('drain inside CLEAR_ENDPOINT (ms)')
-    axes.set_title('policy drain, disk of 1 ms')
-    axes.legend()
+    plain_log_axis(axes, sorted(table['iodepth'][table['series'] == 'depth'].unique()), 'x')
+    _log_ticks(axes, 'y')
+    axes.legend(loc='upper left')
 
 
 def _by_service(axes: Axes, table: pd.DataFrame) -> None:
-    for place, (disk, label) in enumerate(
-        (('exponential', 'exponential'), ('tail', 'one in ten up to 10 times as long'))
-    ):
-        mine = table[(table['series'] == 'latency') & (table['disk'] == disk)]
-        x = mine['service_us'] / 1e3
+    rows = table[table['series'] == 'latency']
+    names = {'exponential': 'exponential', 'tail': 'one in ten up to 10 times as long'}
+    for place, (disk, label) in enumerate(names.items()):
+        mine = rows[rows['disk'] == disk]
         for name, style, what in (('drain_ms', '-', 'drain'), ('stopped_ms', ':', 'vCPUs stopped')):
             _line(
-                axes, x, mine, name, color=COLOURS[place], marker=MARKERS[place],
-                linestyle=style, label=f'{what}, {label}', capsize=2,
+                axes, mine['service_us'] / 1e3, mine, name, color=COLOURS[place],
+                marker=MARKERS[place], linestyle=style, label=f'{what}, {label}',
             )  # fmt: skip
-    mine = table[(table['series'] == 'latency') & (table['disk'] == 'exponential')]
+    mine = rows[rows['disk'] == 'exponential']
     axes.plot(
         mine['service_us'] / 1e3, mine['theory_ms'], color='black', linestyle='--',
         label='law: H$_{16}$ service times',
     )  # fmt: skip
-    axes.set_xscale('log')
-    axes.set_yscale('log')
-    axes.set_xlabel('mean service time of the disk (ms)')
-    axes.set_ylabel('ms')
-    axes.set_title('iodepth 16')
-    axes.legend()
+    axes.set(xscale='log', yscale='log', xlabel='mean service time of the disk (ms)')
+    axes.set(ylabel='drain, vCPUs stopped (ms)', title='iodepth 16')
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, 20 * high)  # room for the legend
+    for which in ('x', 'y'):
+        _log_ticks(axes, which)
+    axes.legend(loc='upper left')
 
 
-def _by_lead(axes: Axes, table: pd.DataFrame) -> None:
+def _by_lead(axes: Axes, table: pd.DataFrame, name: str, label: str) -> None:
     mine = table[table['series'] == 'policy']
     plain = mine[mine['policy'] == 'drain'].iloc[0]
-    for place, policy in enumerate(
-        policy for policy in mine['policy'].unique() if policy != 'drain'
-    ):
+    others = [policy for policy in mine['policy'].unique() if policy != 'drain']
+    for place, policy in enumerate(others):
         line = mine[mine['policy'] == policy]
-        for name, style, what in (
-            ('stopped_ms', '-', 'vCPUs stopped'), ('blackout_ms', ':', "guest's blackout"),
-        ):  # fmt: skip
-            _line(
-                axes, line['lead_us'] / 1e3, line, name, color=COLOURS[1 + place],
-                marker=MARKERS[place], linestyle=style, label=f'{policy}: {what}', capsize=2,
-            )  # fmt: skip
-    axes.axhline(plain['stopped_ms'], color=COLOURS[0], label='drain: vCPUs stopped')
-    axes.set_xlabel('lead time before the pause of the vCPUs (ms)')
-    axes.set_ylabel('ms')
-    axes.set_ylim(0)
+        _line(
+            axes, line['lead_us'] / 1e3, line, name, color=COLOURS[1 + place],
+            marker=MARKERS[place], label=policy,
+        )  # fmt: skip
+    axes.axhline(plain[name], color=COLOURS[0], label='drain, which has no lead')
+    axes.set(xlabel='lead time before the pause of the vCPUs (ms)', ylabel=label)
     axes.set_title('iodepth 16, exponential 1 ms: flushing earlier')
+    axes.legend(ncols=2, loc='upper left')
+
+
+def _by_dirt(axes: Axes, table: pd.DataFrame) -> None:
+    dirty = table[table['series'] == 'dirty']
+    x = dirty['dirty_share'] * LINK_GBIT
+    _line(axes, x, dirty, 'downtime_ms', color=COLOURS[0], marker='o', label="QEMU's downtime")
+    axes.plot(
+        x, dirty['expected_downtime_ms'], color=COLOURS[0], linestyle=':',
+        label="QEMU's expected-downtime",
+    )  # fmt: skip
+    axes.set(xlabel='dirtied beside the I/O (Gbit/s)', ylabel='downtime (ms)')
+    axes.set_title(f'a link of {LINK_GBIT} Gbit/s')
+    axes.set_ylim(0)
     axes.legend()
 
 
-def _by_ram(axes: Axes, table: pd.DataFrame) -> None:
-    dirty, link = (table[table['series'] == series] for series in ('dirty', 'link'))
-    _line(
-        axes, dirty['dirty_share'] * 10, dirty, 'downtime_ms', color=COLOURS[0], marker='o',
-        label='link of 10 Gbit/s, against what the guest dirties', capsize=2,
-    )  # fmt: skip
-    axes.plot(
-        dirty['dirty_share'] * 10, dirty['expected_downtime_ms'], color=COLOURS[0], linestyle=':',
-        label="the same, QEMU's expected-downtime",
-    )  # fmt: skip
-    axes.set_xlabel('dirtied beside the I/O (Gbit/s)')
-    axes.set_ylabel("QEMU's downtime (ms)")
-    other = axes.twiny()
-    other.grid(False)
-    _line(
-        other, link['link_gbit'], link, 'downtime_ms', color=COLOURS[1], marker='s',
-        label='50 MB/s dirtied, against the link', capsize=2,
-    )  # fmt: skip
-    other.set_xscale('log')
-    plain_log_axis(other, list(link['link_gbit']), 'x')
-    other.set_xlabel('link (Gbit/s)', color=COLOURS[1])
-    axes.set_ylim(0)
-    axes.spines['top'].set_color(GRID_COLOUR)
-    handles = [pair for one in (axes, other) for pair in zip(*one.get_legend_handles_labels())]
-    axes.legend(*zip(*handles))
+def _by_link(axes: Axes, table: pd.DataFrame) -> None:
+    link = table[table['series'] == 'link']
+    for name, style, label in (
+        ('downtime_ms', '-', "QEMU's downtime"),
+        ('expected_downtime_ms', ':', "QEMU's expected-downtime"),
+    ):
+        _line(
+            axes, link['link_gbit'], link, name, color=COLOURS[0], marker='o', linestyle=style,
+            label=label,
+        )  # fmt: skip
+    axes.set(xscale='log', yscale='log', xlabel='link (Gbit/s)', ylabel='downtime (ms)')
+    axes.set_title('50 MB/s dirtied beside the I/O')
+    plain_log_axis(axes, list(link['link_gbit']), 'x')
+    _log_ticks(axes, 'y')
+    axes.legend()

@@ -111,7 +111,7 @@ def parse_count(name: str, text: str) -> int:
     """Requests per second: '300000', '300k', '1.2m', of thousands."""
     match = COUNT.fullmatch(text.strip())
     if not match or not float(match[1]):
-        raise ConfigError(f'{name} {text}: write a number per second, as in 300k (of 1000)')
+        raise ConfigError(f'{name} {shown(text)}: write a number per second, as in 300k (of 1000)')
     return round(float(match[1]) * {'': 1, 'k': 1_000, 'm': 1_000_000}[match[2].lower()])
 
 
@@ -122,7 +122,7 @@ def parse_target(text: str) -> Target:
         known = ', '.join((*TIMES, 'iops'))
         raise ConfigError(f'--target {shown(text)}: write METRIC<BOUND; metrics: {known}')
     if match[1] == 'iops':
-        bound: int = parse_count('--target iops', match[3])
+        bound: int = parse_count(f'--target {match[1]}{match[2]}', match[3])
     else:
         try:
             bound = parse_time_ns(match[3])

@@ -316,9 +316,16 @@ def printed(found: Mapping[str, Any]) -> str:
             for stage in STAGES
             if (gain := row['gain'][f'stages_ns.{stage}']) is not None
         }
-        most = min(stages, key=lambda stage: stages[stage], default='')
+        most = _most_in(stages, row['gain']['latency_ns.mean']['difference'])
         lines.append(f'{row["name"]:24}' + ''.join(f'{cell:>20}' for cell in cells) + f'   {most}')
     return '\n'.join(lines)
+
+
+def _most_in(moved: Mapping[str, float], whole: float) -> str:
+    """The stage that moves most the way the latency does; '-' where nothing moves."""
+    sign = -1.0 if whole < 0 else 1.0
+    stage = max(moved, key=lambda name: sign * moved[name], default='-')
+    return stage if any(moved.values()) else '-'
 
 
 def _cell(gain: Mapping[str, Any] | None, scale: float) -> str:
