@@ -104,7 +104,7 @@ def test_the_scenarios_cover_what_they_should():
     kinds = {c.target.kind for c in configs}
     assert {'exponential', 'ssd', 'hdd'} <= kinds
     policies = {s.plan.policy.name for s in scenarios if s.kind == 'stop'}
-    assert policies == {'drain', 'quiesce', 'gate'}
+    assert {'drain', 'quiesce', 'gate', 'no-flush', 'inflight'} <= policies
     assert {s.kind for s in scenarios} == set(KINDS)
     assert all(sum(j.io_limit * j.numjobs for j in c.jobs) <= 4000 for c in configs)
     assert any(s.is_alone for s in scenarios)
@@ -279,6 +279,20 @@ def test_what_a_scenario_is_there_for_may_be_reworded(small, tmp_path):
     path = tmp_path / 'other.toml'
     path.write_text(SMALL.replace('some do', 'a few of them do'))
     assert [s.definition for s in read_scenarios(path)] == [s.definition for s in small[1]]
+
+
+def test_what_a_wrong_policy_violates_is_counted_and_no_violation(tmp_path):
+    path = tmp_path / 'wrong.toml'
+    path.write_text(
+        '[wrong]\nabout = "leaves some"\nworkload = { iodepth = 32, number_ios = 1000 }\n'
+        'target = { kind = "exponential" }\nstop = { at = "2ms", policy = "no-flush" }\n'
+    )
+    (scenario,) = read_scenarios(path)
+    seen = scenario.observe(0)
+    assert seen.violations == []
+    assert seen.values['stop.violations'] > 0
+    path.write_text(path.read_text().replace('no-flush', 'drain'))
+    assert read_scenarios(path)[0].observe(0).values['stop.violations'] == 0
 
 
 # ---- paired tests

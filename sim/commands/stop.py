@@ -5,7 +5,6 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from sim.errors import ConfigError
 from sim.options import (
     add_config,
     add_json,
@@ -14,7 +13,6 @@ from sim.options import (
     config_sources,
     version_sets,
 )
-from sim.units import parse_time_ns
 
 if TYPE_CHECKING:
     from sim.control.stopping import Stopping
@@ -84,34 +82,21 @@ def main(options: argparse.Namespace) -> int:
 def stopped(options: argparse.Namespace) -> dict[str, Any]:
     """What became of the stop that the options ask for."""
     from sim.config import load
-    from sim.control.stop_policy import policy_named
-    from sim.control.stopping import StopPlan, stop
+    from sim.control.stopping import plan_of, stop
     from sim.exports import timeline
-    from sim.features import STACKS
-    from sim.formats.faults import parse_faults
 
     config = load(**config_sources(options), sets=[*options.sets, *version_sets(options)])
-    at, lead = _time('--at', options.at), _time('--lead', options.lead)
-    if lead > at:
-        raise ConfigError(f'--lead {options.lead}: begins before the run does; lower it')
-    log = None if options.log is None else _time('--log', options.log)
-    if log is not None and log > at - lead:
-        raise ConfigError(f'--log {options.log}: begins after the stop does; lower it')
-    plan = StopPlan(
-        at=at,
-        lead=lead,
-        log=log,
-        policy=policy_named(
-            options.policy,
-            lead,
-            stack=STACKS[config.device.driver],
-            hypothetical=config.run.hypothetical,
-            depth=options.depth,
-            timeout=None if options.timeout is None else _time('--timeout', options.timeout),
-        ),
-        gap=_time('--gap', options.gap),
-        hold=_time('--hold', options.hold),
-        faults=parse_faults(options.fault, '--fault', stop=True),
+    plan = plan_of(
+        config,
+        at=options.at,
+        policy=options.policy,
+        lead=options.lead,
+        depth=options.depth,
+        timeout=options.timeout,
+        log=options.log,
+        gap=options.gap,
+        hold=options.hold,
+        fault=options.fault,
     )
     timeline.check(config, options.timeline)
 
@@ -119,13 +104,6 @@ def stopped(options: argparse.Namespace) -> dict[str, Any]:
         timeline.write(result, options.timeline, timeline.of_stop(stopping))
 
     return stop(config, plan, look)
-
-
-def _time(name: str, text: str) -> int:
-    try:
-        return parse_time_ns(text)
-    except ValueError as error:
-        raise ConfigError(f'{name} {text}: {error}') from None
 
 
 def as_text(report: dict[str, Any]) -> str:

@@ -26,16 +26,16 @@ from sim.control.clock import Action
 from sim.control.halves import lead_in, prepare, start_half, stop_half
 from sim.control.power import Host, switch_on
 from sim.control.stop_checks import Watch
-from sim.control.stop_policy import POLICIES, Policy
+from sim.control.stop_policy import POLICIES, Policy, policy_named
 from sim.control.vm import VmExitError
 from sim.engine import Engine
 from sim.errors import ConfigError
 from sim.faults import Faults
 from sim.faults import check as check_faults
 from sim.features import STACKS
-from sim.formats.faults import Fault
+from sim.formats.faults import Fault, parse_faults
 from sim.run import Phases, Result, run
-from sim.units import cycles_to_ns, format_time, ns_to_cycles
+from sim.units import cycles_to_ns, format_time, ns_to_cycles, parse_time_ns
 
 PHASES = (
     'vcpu_pause', 'drain', 'log_sync', 'ring_base', 'device_start', 'endpoint', 'vcpu_resume',
@@ -57,6 +57,51 @@ class StopPlan:
     log: int | None = None
     policy: Policy = POLICIES['drain']
     faults: tuple[Fault, ...] = ()
+
+
+def plan_of(
+    config: Config,
+    *,
+    at: str,
+    policy: str = 'drain',
+    lead: str = '0us',
+    depth: int | None = None,
+    timeout: str | None = None,
+    log: str | None = None,
+    gap: str = '0us',
+    hold: str = '0us',
+    fault: str | None = None,
+) -> StopPlan:
+    """The plan that the options of sim stop ask for. Errors: ConfigError."""
+    begin, ahead = _time('--at', at), _time('--lead', lead)
+    if ahead > begin:
+        raise ConfigError(f'--lead {lead}: begins before the run does; lower it')
+    logging = None if log is None else _time('--log', log)
+    if logging is not None and logging > begin - ahead:
+        raise ConfigError(f'--log {log}: begins after the stop does; lower it')
+    return StopPlan(
+        at=begin,
+        lead=ahead,
+        log=logging,
+        policy=policy_named(
+            policy,
+            ahead,
+            stack=STACKS[config.device.driver],
+            hypothetical=config.run.hypothetical,
+            depth=depth,
+            timeout=None if timeout is None else _time('--timeout', timeout),
+        ),
+        gap=_time('--gap', gap),
+        hold=_time('--hold', hold),
+        faults=parse_faults(fault, '--fault', stop=True),
+    )
+
+
+def _time(name: str, text: str) -> int:
+    try:
+        return parse_time_ns(str(text))
+    except ValueError as error:
+        raise ConfigError(f'{name} {text}: {error}') from None
 
 
 @dataclass

@@ -14,8 +14,7 @@ from typing import Any
 
 from sim.analysis.frame import summary_frame
 from sim.config import Config, load
-from sim.control.stop_policy import policy_named
-from sim.control.stopping import Stopping, StopPlan, stop
+from sim.control.stopping import Stopping, StopPlan, plan_of, stop
 from sim.errors import ConfigError, shown
 from sim.formats.toml import Where, read_toml
 from sim.migrate.moving import Migrating
@@ -23,7 +22,6 @@ from sim.migration import migrate
 from sim.record import OPS
 from sim.replicate import replication
 from sim.run import Result, run
-from sim.units import parse_time_ns
 
 SHIPPED = Path(__file__).parent / 'regress.toml'
 DEFAULTS = 'defaults'
@@ -44,7 +42,7 @@ class Kind:
     """A kind of scenario. `headline`: metrics of its own that are tested pair by pair."""
 
     options: tuple[str, ...] = ()
-    plan: Callable[[Mapping[str, Any]], Any] = lambda options: None
+    plan: Callable[[Config, Mapping[str, Any]], Any] = lambda config, options: None
     observe: Callable[[Config, Any], Observed]
     headline: tuple[str, ...] = ()
 
@@ -102,22 +100,22 @@ SAID = ('id', 'digest', 'config', 'at_ns')  # of the report of a kind: the run s
 
 
 def _with_report(kind: str, seen: Result, report: Mapping[str, Any]) -> Observed:
-    """The numbers of a run, and those of a report below the name of its kind."""
+    """The numbers of a run, and those of a report below the name of its kind.
+
+    What a wrong policy is there to violate is counted and no violation of the scenario.
+    """
     values = _values(seen)
     values[f'{kind}.outcome'] = report['outcome']
     table = summary_frame({kind: {name: v for name, v in report.items() if name not in SAID}})
     values |= dict(zip(table['metric'], map(float, table['value']), strict=True))
-    return Observed(values, list(report['violations']))
+    values[f'{kind}.violations'] = float(len(report['violations']))
+    return Observed(values, [] if report['expected'] else list(report['violations']))
 
 
-def _stop_plan(options: Mapping[str, Any]) -> StopPlan:
-    times: dict[str, Any] = {
-        name: parse_time_ns(str(value)) for name, value in options.items() if name != 'policy'
-    }
-    if 'at' not in times:
+def _stop_plan(config: Config, options: Mapping[str, Any]) -> StopPlan:
+    if 'at' not in options:
         raise ConfigError('at is missing; say when, as at = "2ms"')
-    policy = policy_named(str(options.get('policy', 'drain')), times.get('lead', 0))
-    return StopPlan(**times, policy=policy)
+    return plan_of(config, **options)
 
 
 def _observe_stop(config: Config, plan: StopPlan) -> Observed:
@@ -143,7 +141,7 @@ def _observe_migration(config: Config, plan: Any) -> Observed:
 KINDS: dict[str, Kind] = {
     'run': Kind(observe=_observe_run),
     'stop': Kind(
-        options=('at', 'policy', 'lead', 'log', 'gap', 'hold'),
+        options=('at', 'policy', 'lead', 'depth', 'timeout', 'log', 'gap', 'hold', 'fault'),
         plan=_stop_plan,
         observe=_observe_stop,
         headline=(
@@ -199,7 +197,8 @@ def _scenario(
             sections[section] = {**content, **table[section]}
     text = json.dumps([sections, kind, options], sort_keys=True, default=str)
     try:
-        config, plan = load(**sections, sets=sets), KINDS[kind].plan(options)
+        config = load(**sections, sets=sets)
+        plan = KINDS[kind].plan(config, options)
     except (ConfigError, ValueError) as error:
         raise ConfigError(f'{place}: scenario {name}: {error}') from None
     return Scenario(
