@@ -237,3 +237,11 @@ def test_the_command(capsys):
 def test_phases_in_ns_add_up_whatever_the_clock():
     spent = {'a': 1, 'b': 1, 'c': 1}
     assert sum(felt.phases_ns(spent, ('a', 'b', 'c'), 2_600_000_000).values()) == 1
+
+
+def test_on_one_host_the_target_must_be_let_go_before_the_destination_takes_it():
+    """vhost_scsi_set_endpoint(): a target group that another file holds cannot be had."""
+    local = ['migration.local=on']
+    assert move(*local)['outcome'] == 'ok'
+    kept = move(*local, 'migration.faults=clear_endpoint@source', 'migration.return_path=on')
+    assert 'unable to start vhost-scsi: No such device' in kept['outcome']
