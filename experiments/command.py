@@ -57,13 +57,14 @@ from sim.options import add_config, add_pool, add_sweep, config_sources
 class Outcome:
     """What an experiment found. `config` is a sim Config, `rows` the table, a dict for each line.
 
-    `more` is whatever else draw() and show() need.
+    `more` is whatever else draw() and show() need; `beside` goes into --json behind the rows.
     """
 
     config: Any
     rows: list[dict[str, Any]]
     violations: list[str] = field(default_factory=list)
     more: dict[str, Any] = field(default_factory=dict)
+    beside: dict[str, Any] = field(default_factory=dict)
 
 
 class FailedError(Exception):
@@ -75,7 +76,8 @@ class Experiment:
     """What is asked and by whom it is answered; the module's docstring tells more.
 
     `tables` and `figures` (name: what it shows) are the files that draw() leaves. `points`: the
-    runs are a sweep's, kept under their ids, and may be shared out by --shard.
+    runs are a sweep's, kept under their ids, and may be shared out by --shard. `add` gives the
+    parser further options; `instead` is asked first: an exit code means that it was another task.
     """
 
     name: str
@@ -86,6 +88,8 @@ class Experiment:
     tables: Sequence[str]
     figures: Mapping[str, str]
     points: bool = True
+    add: Callable[[argparse.ArgumentParser], None] | None = None
+    instead: Callable[[argparse.Namespace], int | None] | None = None
 
     @property
     def question(self) -> str:
@@ -111,12 +115,17 @@ class Experiment:
         made.add_argument('--out', default=f'results/runs/{self.name}', help='folder for results')
         made.add_argument('--json', action='store_true', help='print {config, seed, rows} only')
         made.set_defaults(quiet=False)
+        if self.add is not None:
+            self.add(made)
         return made
 
     def main(self, arguments: Sequence[str] | None = None) -> int:
         """Run it; the exit code: 1 if an invariant was broken or a point failed, 2 bad usage."""
         options = self.parser().parse_args(arguments)
         try:
+            code = None if self.instead is None else self.instead(options)
+            if code is not None:
+                return code
             folder = writable(options.out)
             outcome = self.experiment(options)
         except ConfigError as error:
@@ -186,6 +195,7 @@ def as_json(outcome: Outcome) -> str:
         'config': outcome.config.effective(),
         'seed': outcome.config.run.seed,
         'rows': outcome.rows,
+        **outcome.beside,
     }
     return json.dumps(plain(answer), allow_nan=False)
 

@@ -67,6 +67,8 @@ def lead_in(host: Host, policy: Policy) -> Action:
     """The policy's lead time begins; for one that has none nothing happens."""
     if policy.name == 'gate':
         yield from host.backend.gate()
+    elif policy.name == 'look':
+        host.backend.gated = True
     elif policy.name == 'quiesce':
         host.vm.freeze_queues()
     elif policy.name == 'throttle':

@@ -4,6 +4,7 @@ A run begins with a machine whose guest has booted: `switch_on` takes the device
 that led there - realize, the guest's driver, start - at time zero and at no cost.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from sim import vring
@@ -183,17 +184,20 @@ def boot(host: Host, config: Config) -> Action:
     yield from host.virtio.set_status(DRIVER_STATUS)
 
 
-def switch_on(engine: Engine, config: Config, *, logging: bool = False) -> Host:
+def switch_on(engine: Engine, config: Config, *, logs: Collection[str] = ()) -> Host:
     """A machine of sim.machine.build with its device realized and started, at no cost.
 
-    `logging`: and with dirty logging on, KVM's and vhost's. From then on control takes its time.
+    `logs`: and with dirty logs on, as during a migration: 'kvm_log', and 'vhost_log' with 'log_all'
+    and 'vring_log'. From then on control takes its time.
     """
     host = make_host(engine, config, instant=True)
     at_once(host.virtio.realize())
     at_once(boot(host, config))
-    if logging:
+    if 'kvm_log' in logs:
         engine.machine.log_vcpus(True)
-        at_once(host.device.dev.set_log(True))
+    if 'vhost_log' in logs and host.dev is not None:
+        host.dev.no_log_all, host.dev.no_vring_log = 'log_all' not in logs, 'vring_log' not in logs
+        at_once(host.dev.set_log(True))
     host.control.start(control_of_config(config))
     return host
 

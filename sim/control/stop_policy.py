@@ -64,6 +64,14 @@ POLICIES = {
             what='the worker stops fetching before the vCPUs pause, and the drain runs meanwhile',
         ),
         Policy(
+            name='look', invented=True, of=(KERNEL,),
+            what='as drain, and SET_ENDPOINT queues the kick work of every queue',
+            never={
+                USER: 'it has no SET_ENDPOINT, and its reactor looks into the rings by itself',
+                EMULATED: 'it has no SET_ENDPOINT',
+            },
+        ),
+        Policy(
             name='quiesce', lead=True,
             what='the guest begins no request for a while before its vCPUs pause (fsfreeze)',
         ),

@@ -26,6 +26,7 @@ SECTION = {'vhost-scsi': 'virtio-vhost_scsi', 'vhost-user-scsi': 'virtio-scsi'}
 SECTION_VERSION = 1
 SUBSECTION = 0x05  # QEMU_VM_SUBSECTION
 PCI_VERSION, PCI_CONFIG = 2, 256
+PACKED_QUEUE = '>HBHBI'
 MODERN_QUEUE = '>HxB6I'  # num, enabled, then desc, avail, used as two words each, low first
 
 
@@ -81,8 +82,8 @@ def _subsections(device: VirtIODevice) -> list[tuple[str, bytes]]:
     if offered >> 32:
         found.append(('virtio/64bit_features', struct.pack('>Q', common.guest_features)))
     if offered >> features.VERSION_1 & 1:
-        pairs = [(vq.avail, vq.used) for vq in _all_queues(common.vqs)]
-        found.append(('virtio/virtqueues', b''.join(struct.pack('>QQ', *pair) for pair in pairs)))
+        pairs = [struct.pack('>QQ', vq.avail, vq.used) for vq in common.vqs]
+        found.append(('virtio/virtqueues', _of_all_queues(pairs, '>QQ')))
     found.append(('virtio/extra_state', _extra_state(device)))
     if common.status & 4:
         found.append(('virtio/started', b'\x01'))
@@ -91,16 +92,16 @@ def _subsections(device: VirtIODevice) -> list[tuple[str, bytes]]:
     return found
 
 
-def _all_queues(vqs: list[VirtQueue]) -> list[VirtQueue]:
-    """Every queue that a virtio device could have."""
-    return vqs + [VirtQueue(num=0)] * (QUEUE_MAX - len(vqs))
+def _of_all_queues(words: list[bytes], layout: str) -> bytes:
+    """What each queue has, and zeros for every other one that a virtio device could have."""
+    return b''.join(words) + bytes(struct.calcsize(layout) * (QUEUE_MAX - len(words)))
 
 
 def _extra_state(device: VirtIODevice) -> bytes:
     """vmstate_virtio_pci with its one subsection, the registers of a modern device."""
     name, guest = b'virtio_pci/modern_state', device.parent_obj.guest_features
-    words = [struct.pack('>4I', 0, 0, guest & 0xFFFFFFFF, guest >> 32)]
-    for vq in _all_queues(device.parent_obj.vqs):
+    registers, words = struct.pack('>4I', 0, 0, guest & 0xFFFFFFFF, guest >> 32), []
+    for vq in device.parent_obj.vqs:
         halves = [
             half
             for address in (vq.desc, vq.avail, vq.used)
@@ -108,18 +109,20 @@ def _extra_state(device: VirtIODevice) -> bytes:
         ]
         words.append(struct.pack(MODERN_QUEUE, vq.num, int(vq.is_set_up), *halves))
     head = struct.pack('>BB', SUBSECTION, len(name)) + name + struct.pack('>I', SECTION_VERSION)
-    return head + b''.join(words)
+    return head + registers + _of_all_queues(words, MODERN_QUEUE)
 
 
 def _packed(vqs: list[VirtQueue]) -> bytes:
     """last_avail_idx and used_idx with their wrap counters, and inuse."""
     words = []
-    for vq in _all_queues(vqs):
+    for vq in vqs:
         last, used = vq.last_avail_idx & 0xFFFF, vq.last_avail_idx >> 16 & 0xFFFF
         words.append(
-            struct.pack('>HBHBI', last & 0x7FFF, last >> 15, used & 0x7FFF, used >> 15, vq.inuse)
+            struct.pack(
+                PACKED_QUEUE, last & 0x7FFF, last >> 15, used & 0x7FFF, used >> 15, vq.inuse
+            )
         )
-    return b''.join(words)
+    return _of_all_queues(words, PACKED_QUEUE)
 
 
 # ---------------------------------------------------------------------------------------- load ----
@@ -179,24 +182,25 @@ def _load_subsection(read: _Reader, name: str, state: DeviceState) -> None:
     if name == 'virtio/64bit_features':
         (state.guest_features,) = read.take('>Q')
     elif name == 'virtio/virtqueues':
-        for index in range(QUEUE_MAX):
-            avail, used = read.take('>QQ')
-            if index < len(state.queues):
-                state.queues[index].avail, state.queues[index].used = avail, used
+        for vq in state.queues:
+            vq.avail, vq.used = read.take('>QQ')
+        _skip_other_queues(read, state, '>QQ')
     elif name == 'virtio/extra_state':
         read.bytes(2 + len('virtio_pci/modern_state') + 4 + 16)
         read.bytes(QUEUE_MAX * struct.calcsize(MODERN_QUEUE))
     elif name == 'virtio/started':
         read.take('>B')
     elif name == 'virtio/packed_virtqueues':
-        for index in range(QUEUE_MAX):
-            last, last_wrap, used, used_wrap, inuse = read.take('>HBHBI')
-            if index < len(state.queues):
-                vq = state.queues[index]
-                vq.last_avail_idx = last | last_wrap << 15 | (used | used_wrap << 15) << 16
-                vq.inuse = inuse
+        for vq in state.queues:
+            last, last_wrap, used, used_wrap, vq.inuse = read.take(PACKED_QUEUE)
+            vq.last_avail_idx = last | last_wrap << 15 | (used | used_wrap << 15) << 16
+        _skip_other_queues(read, state, PACKED_QUEUE)
     else:
         raise LoadError(f'unknown subsection {name}')
+
+
+def _skip_other_queues(read: _Reader, state: DeviceState, layout: str) -> None:
+    read.bytes(struct.calcsize(layout) * (QUEUE_MAX - len(state.queues)))
 
 
 def load(device: VirtIODevice, data: bytes, mem: npt.NDArray[np.uint8]) -> list[str]:

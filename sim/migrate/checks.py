@@ -5,9 +5,11 @@ A sentence names the requirement, the first queue, page, block or LUN that break
 them, `stale page`: no page of the destination may be older than the source's at the hand-over.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 
-from sim import features, record
+from sim import features, guest, record
 from sim.analysis import frame
 from sim.control.power import Host
 from sim.control.stop_checks import place_of
@@ -17,7 +19,7 @@ from sim.layout import PAGE_SIZE
 from sim.lio import ports
 from sim.machine import Machine, Words
 from sim.migrate import handover
-from sim.se_cmd import OP_WRITE
+from sim.se_cmd import OP_READ, OP_WRITE
 from sim.vhost.ioctl import VhostScsi
 
 WINDOW = 'stale page (LOG_ALL window)'
@@ -52,10 +54,15 @@ def stale_pages(host: Host, memory: np.ndarray, now: int) -> tuple[list[str], in
 
     Where all of them can be those of requests that were fetched between SET_LOG_BASE and
     SET_FEATURES with LOG_ALL, and answered later, the sentence says so: what is fetched then is not
-    logged, on any kernel.
+    logged, on any kernel. The buffer of a READ that is not answered yet has no content: what lies
+    in it does not count.
     """
     source = host.control.machine
     shape = -1, PAGE_SIZE
+    if buffers := list(open_buffers(source)):
+        memory = memory.copy()
+        for at, size in buffers:
+            memory[at : at + size] = source.mem[at : at + size]
     differ = (source.mem.reshape(shape) != memory.reshape(shape)).any(axis=1)
     pages = np.flatnonzero(differ)
     if not pages.size:
@@ -96,6 +103,21 @@ def fetched_before_log_all(host: Host) -> Words:
     until, used = ends['VHOST_SET_FEATURES'], rows[:, COLUMN['t_used']] - 1
     fetched = rows[:, COLUMN['t_fetch']] - 1
     return rows[(fetched >= 0) & (fetched <= until) & (used > until)]
+
+
+def open_buffers(machine: Machine) -> Iterator[tuple[int, int]]:
+    """(address, bytes) of the buffer of each READ that is published and not answered."""
+    st, tr = machine.st, machine.tr
+    for q in machine.guest_queues:
+        for tag in range(machine.field(q, guest.G_NUM)):
+            t = int(guest.tag_base(st, np.uint64(q), np.uint64(tag)))
+            row = int(st[t + int(guest.T_ROW)])
+            if row == 0 or tr[row + int(record.R_SERIAL)] != st[t + int(guest.T_SERIAL)]:
+                continue
+            published, used = tr[row + int(record.R_AVAIL)], tr[row + int(record.R_USED)]
+            if published and not used and tr[row + int(record.R_OP)] == OP_READ:
+                stride = machine.field(q, guest.G_DATA_STRIDE)
+                yield machine.field(q, guest.G_DATA) + stride * tag, stride
 
 
 def medium(source: Machine, media: Words, now: int) -> list[str]:

@@ -30,7 +30,7 @@ from sim.engine import ENGINES, Engine
 from sim.faults import Faults
 from sim.formats.migration_keys import Migration
 from sim.machine import Machine, Words
-from sim.migrate import checks, handover
+from sim.migrate import checks, fate, handover
 from sim.migrate.link import Link, LinkError
 from sim.migrate.mishaps import Mishaps
 from sim.migrate.precopy import NotConvergingError, Precopy
@@ -82,6 +82,7 @@ class Migrating:
     resumed_at: int | None = None
     in_flight: int = 0
     unfetched: int = 0
+    stages: dict[str, int] = field(default_factory=dict)
     open_serials: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     watch: Watch | None = None
     stale: int = 0
@@ -113,9 +114,20 @@ class Migrating:
         control = self.host.control
         yield control.env.timeout(self.cycles(self.plan.at))
         self.began = control.now
-        if self.plan.storage == 'copied_early' or self.plan.without == 'disk':
-            self.media_at_start = control.machine.media.copy()
+        self._note_media(control.machine.media)
         yield from self._guarded(self._source())
+
+    def has_sent(self, memory: npt.NDArray[np.uint8], media: Words) -> None:
+        """Pre-copy has sent everything, I/O memory with this content; logging is on, and the logs
+        have what was written since. `media` is the medium of that time.
+        """
+        self.ram.has_received(memory)
+        self.precopy.join()
+        self._note_media(media)
+
+    def _note_media(self, media: Words) -> None:
+        if self.plan.storage == 'copied_early' or self.plan.without == 'disk':
+            self.media_at_start = media.copy()
 
     def depart(self) -> Action:
         """The end of the source's half: pre-copy has done its work, the switch-over begins now."""
@@ -196,6 +208,7 @@ class Migrating:
         rows = frame.trace_rows(self.source.machine)
         self.open_serials, self.unfetched = felt.open_requests(rows)
         self.in_flight = self.host.backend.in_flight()
+        self.stages = fate.stages(rows)
 
     def _switch_over(self) -> Action:
         """migration_completion_precopy() once the VM has stopped."""
@@ -301,7 +314,7 @@ class Migrating:
         host = make_host(engine, self.there, instant=True, lio=lio)
         at_once(host.virtio.realize())
         host.vm.running = False
-        host.backend.gated = self.policy.name == 'gate'  # it then looks into the rings by itself
+        host.backend.gated = self.policy.name in ('gate', 'look')  # it looks into the rings
         host.virtio.parent_obj.host_features = self.there.agreed.offered
         host.control.start(control_of_config(self.there))
         self.arrived, self.arrived_host = engine, host
