@@ -17,7 +17,8 @@ TOP = Path(__file__).resolve().parent.parent
 EXPERIMENTS = command.experiments()
 every = pytest.mark.parametrize('experiment', EXPERIMENTS, ids=lambda found: found.name)
 
-# What makes --quick smaller still, by experiment: names of the module, and their values here.
+# What makes --quick smaller still, to a few seconds, by experiment: names of the module, and their
+# values here.
 SMALL = {
     'backends': {
         'REQUESTS_QUICK': 400,
@@ -35,6 +36,14 @@ SMALL = {
         'COMBINATIONS': [feature_bits.REFERENCE, feature_bits.REFERENCE._replace(packed=True)],
         'LOADS_QUICK': (feature_bits.Load(4, 1),),
         'REQUESTS_QUICK': 300,
+    },
+    'migration_downtime': {
+        'SEEDS_QUICK': 2,
+        'DEPTHS': (1, 4),
+        'SERVICES_US': (300, 1000),
+        'LEADS_US': (0, 1000),
+        'DIRTY_SHARES': (0.0, 0.2),
+        'LINKS_GBIT': (10, 40),
     },
     'queue_depth': {'DEPTHS_QUICK': (1, 32), 'REQUESTS_QUICK': 500},
     'stop_flush': {
