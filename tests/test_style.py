@@ -91,3 +91,13 @@ def test_intervals_are_distances_and_none_where_unknown():
     assert style.intervals(table, 'latency').tolist() == [[1.0], [2.0]]
     assert style.intervals(table.assign(latency_low=None), 'latency').tolist() == [[0.0], [2.0]]
     assert style.intervals(table, 'label') is None
+
+
+def test_the_stages_of_a_report_add_up_to_its_latency():
+    from sim.run import run
+
+    report = run(workload={'number_ios': 300}).report
+    (row,) = plot.stage_table({'a run': report}).to_dict('records')
+    assert row['label'] == 'a run'
+    assert sum(row[stage] for stage in STAGES) == pytest.approx(row['latency'])
+    assert row['latency'] == pytest.approx(report['latency_ns']['mean'] / 1e3)

@@ -1,6 +1,7 @@
 """Figures, drawn from frames. Every function takes data and returns a Figure; nothing is shown."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,9 @@ from sim.analysis.style import (
 )
 from sim.record import STAGES
 
-__all__ = ['latency_tails', 'measured_beside', 'save', 'stage_stack', 'throughput_latency']
+__all__ = [
+    'latency_tails', 'measured_beside', 'save', 'stage_stack', 'stage_table', 'throughput_latency',
+]  # fmt: skip
 
 
 @styled
@@ -181,6 +184,20 @@ def latency_tails(
     return figure
 
 
+def stage_table(reports: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """What stage_stack() draws of some runs' reports, by their labels: a row for each, in µs."""
+    rows = []
+    for label, report in reports.items():
+        low, high = report['intervals']['values'].get('latency_ns.mean') or (None, None)
+        ends = {'': report['latency_ns']['mean'], '_low': low, '_high': high}
+        rows.append(
+            {'label': label}
+            | {stage: report['stages_ns'].get(stage, 0.0) / 1e3 for stage in STAGES}
+            | {f'latency{e}': None if value is None else value / 1e3 for e, value in ends.items()}
+        )
+    return pd.DataFrame(rows)
+
+
 @styled
 def stage_stack(table: pd.DataFrame, title: str, rows: str = '') -> Figure:
     """Mean time per stage, stacked: absolute on the left, without the disk's own on the right.
@@ -205,8 +222,8 @@ def stage_stack(table: pd.DataFrame, title: str, rows: str = '') -> Figure:
         left.errorbar(table['latency'], places, xerr=bars, color='black', linestyle='', zorder=3)
     left.set_yticks(places, table['label'])
     left.set(ylim=(len(table) - 0.5, -0.5), ylabel=rows)
-    end = ', end of the bar: 95 % interval' if 'latency' in table else ''
-    left.set_xlabel(f'mean time per stage, from arrival to completion (µs{end})')
+    end = '\nblack: 95 % interval of the whole' if 'latency' in table else ''
+    left.set_xlabel(f'mean time per stage, from arrival to completion (µs){end}')
     right.set_xlabel("the same without 'done', the disk (µs)")
     handles = [left.barh([0], [0], color=STAGE_COLOURS[stage], label=stage)[0] for stage in STAGES]
     figure.legend(handles, STAGES, loc='outside lower center', ncols=10, fontsize=9)
