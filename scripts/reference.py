@@ -262,6 +262,13 @@ def figures() -> str:
     )
 
 
+def incidents() -> str:
+    """A section for each scenario of record."""
+    from experiments.incidents import scenarios
+
+    return "\n\n".join(scenario.section() for scenario in scenarios()) + "\n"
+
+
 # ----------------------------------------------------------------------------------- results ----
 
 
@@ -394,6 +401,7 @@ def with_every_command(text: str) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "figures": figures,
+    "incidents": incidents,
     "request columns": partial(described, "column", meanings.REQUESTS),
     "histogram columns": partial(described, "column", meanings.HISTOGRAMS),
     "metrics": partial(described, "metric", meanings.METRICS),

@@ -44,14 +44,19 @@ RESERVATION_KEY = 0x7673636D  # what the guest registers with, whatever it is
 
 
 def migrate(
-    config: Config, look: Callable[[Result, Migrating], None] | None = None
+    config: Config,
+    look: Callable[[Result, Migrating], None] | None = None,
+    attend: Callable[[Migrating], None] | None = None,
 ) -> dict[str, Any]:
-    """Run a config with a migration in it. `look` is shown what came of it.
+    """Run a config with a migration in it. `look` is shown what came of it, `attend` both ends
+    before it begins.
 
     Errors: ConfigError where the device blocks migration, or nothing can be migrated like this.
     """
     began = time.perf_counter()
     move = begin(config)
+    if attend is not None:
+        attend(move)
     run_half(move, move.source, move.outbound())
     engine = carry_over(move)
     engine.run()

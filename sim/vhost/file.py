@@ -92,6 +92,7 @@ class VhostFile(BackendEnd):
         self.kernel = kernel
         self.offered = offered
         self.flush_device_ioctls = flush_device_ioctls
+        self.notes_early = False  # hypothetical: buffers are noted from SET_LOG_BASE on
         self.failing: dict[str, int] = {}  # what an ioctl answers instead of doing anything
         self.mutex = simpy.Resource(control.env)
         self.owner = False

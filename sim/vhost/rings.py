@@ -114,6 +114,9 @@ class VhostRings(VhostFile):
             yield from self.control.pay(self.control.costs.log_base)
             yield from self._each_vq(self.control.costs.vq_step)
             self.log_base = log
+            if self.notes_early and log is not None:
+                for index in self.queues():
+                    self._log_changed(index, True)
             at = 0 if log is None else self.machine.log
             self.st[self.machine.vhost + int(vhost_scsi.S_LOG)] = at
             return 0
