@@ -127,6 +127,21 @@ def facts(report: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def harms(seen: Mapping[str, Any]) -> str:
+    """What has been done to the guest, in a few words."""
+    outcome = seen['outcome']
+    found = {
+        'requests never answered': outcome == 'hung',
+        'the stop never ends': outcome.startswith('stuck'),
+        'requests fail': outcome == 'errors',
+        'stale pages': seen.get('stale_pages', 0) > 0,
+        'two hosts have the disk': 'ownership' in seen.get('violations', ''),
+        'a drain above 100 ms': seen.get('drain_ms', 0) > 100,
+        'an event is lost': seen.get('events') == 0 and seen.get('told', False),
+    }
+    return '; '.join(harm for harm, done in found.items() if done) or 'none'
+
+
 CONDITION = re.compile(r'(\w+)([=<>~])(.*)')
 
 
@@ -177,6 +192,7 @@ def _migrate(config: Any) -> dict[str, Any]:
 
     def look(result: Any, move: Any) -> None:
         seen['events'] = len(result.report.get('events', []))
+        seen['told'] = bool(config.hotplugs)  # something should be heard of
 
     return facts(migrate(config, look)) | seen
 
@@ -339,15 +355,21 @@ def row_of(scenario: Scenario, seen: Mapping[str, dict[str, Any]]) -> dict[str, 
         'goes': None
         if other is None
         else all(holds(condition, other) for condition in scenario.gone),
-        'source': scenario.source,
+        'source': scenario.source.strip(),
+        'harms': harms(here),
+        'without_harms': None if other is None else harms(other),
     }
 
 
 def draw(outcome: command.Outcome, folder: Path) -> None:
-    """The table."""
+    """Table and figure."""
     import pandas as pd
 
-    pd.DataFrame(outcome.rows).to_csv(folder / 'incidents.csv', index=False)
+    from sim.analysis import plot, plot_incidents
+
+    table = pd.DataFrame(outcome.rows)
+    table.to_csv(folder / 'incidents.csv', index=False)
+    plot.save(plot_incidents.incidents(table), folder / 'incidents.png')
 
 
 def show(outcome: command.Outcome) -> None:
@@ -362,7 +384,9 @@ def show(outcome: command.Outcome) -> None:
 
 EXPERIMENT = command.Experiment(
     'incidents', __doc__, experiment, draw, show,
-    tables=('incidents.csv',), figures={}, points=False,
+    tables=('incidents.csv',),
+    figures={'incidents.png': 'what each scenario does, and what is left without its mechanism'},
+    points=False,
 )  # fmt: skip
 
 if __name__ == '__main__':
