@@ -48,7 +48,7 @@ from pathlib import Path
 from typing import Any
 
 from sim.errors import ConfigError, UnfinishedError
-from sim.options import add_config, add_pool, add_sweep, config_sources
+from sim.options import add_config, add_pool, add_seed, add_sweep, config_sources
 
 # ------------------------------------------------------------------------------- the command ----
 
@@ -111,7 +111,7 @@ class Experiment:
         add_config(made)
         made.add_argument('--quick', action='store_true', help='fewer points, fewer requests')
         add_sweep(made) if self.points else add_pool(made)
-        made.add_argument('--seed', type=int, help='run.seed')
+        add_seed(made)
         made.add_argument('--out', default=f'results/runs/{self.name}', help='folder for results')
         made.add_argument('--json', action='store_true', help='print {config, seed, rows} only')
         made.set_defaults(quiet=False)
