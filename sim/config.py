@@ -226,6 +226,13 @@ def from_effective(effective: Mapping[str, Any]) -> Config:
     return combine([Layer(effective, lambda dotted, nth: 'effective config')], Layer({}), [])
 
 
+def _of_run(toml: str | Path) -> Path:
+    """A TOML file; of the folder of a saved run the config in it."""
+    place = Path(toml)
+    inside = place / 'config.toml'
+    return inside if inside.is_file() else place
+
+
 def load(
     *,
     toml: str | Path | None = None,
@@ -252,7 +259,7 @@ def load(
         sections['device'], device = device, None
     layers = [Layer(table or {}, lambda dotted, nth: 'load()') for table in (under, sections)]
     if toml is not None:
-        layers.append(Layer(*read_toml(toml)))
+        layers.append(Layer(*read_toml(_of_run(toml))))
     if fio is not None:
         jobs, told = parse_job_file(fio)
         notes += told
@@ -591,7 +598,7 @@ def agreement(
     Sources as of load(); in the -device string every property that sets a feature bit counts.
     Errors: ConfigError, as of load().
     """
-    layers = [] if toml is None else [Layer(*read_toml(toml))]
+    layers = [] if toml is None else [Layer(*read_toml(_of_run(toml)))]
     switches: dict[str, bool] = {}
     if device is not None:
         switches, rest = feature_switches(device)

@@ -36,7 +36,10 @@ def add_set(
 
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Where a config comes from."""
-    parser.add_argument('config', nargs='?', metavar='CONFIG.toml', help='a TOML config')
+    parser.add_argument(
+        'config', nargs='?', metavar='CONFIG.toml',
+        help='a TOML config, or a folder that --out has left',
+    )  # fmt: skip
     parser.add_argument('--fio', metavar='JOB', help='a fio job file')
     parser.add_argument('--device', metavar='STRING', help='a QEMU -device string')
     parser.add_argument(

@@ -340,3 +340,13 @@ def test_a_config_is_read_without_the_heavy_packages():
     code = 'import sys, sim.config; print({"numpy", "numba", "pandas"} & set(sys.modules))'
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.stdout.strip() == 'set()', done.stderr
+
+
+def test_the_folder_of_a_saved_run_is_its_config(tmp_path):
+    config = load(sets=['workload.iodepth=3', 'target.kind=null'])
+    (tmp_path / 'config.toml').write_text(config.to_toml())
+    assert load(toml=tmp_path).id == config.id
+    assert load(toml=tmp_path, sets=['workload.iodepth=4']).jobs[0].iodepth == 4
+    (tmp_path / 'config.toml').unlink()
+    with pytest.raises(ConfigError, match='Is a directory'):
+        load(toml=tmp_path)
