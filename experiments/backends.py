@@ -49,6 +49,8 @@ PUBLISHED_GAP_US = 92.00 - 82.24
 
 def experiment(options: argparse.Namespace) -> command.Outcome:
     """Run every backend on every disk at every depth."""
+    from sim.analysis.bounds import bounds
+
     over = {
         'workload.number_ios': REQUESTS_QUICK if options.quick else REQUESTS,
         'workload.numjobs': JOBS,
@@ -62,7 +64,10 @@ def experiment(options: argparse.Namespace) -> command.Outcome:
     configs = [at(*point) for point in points]
     command.announce(options, configs[0])
     reports = command.reports(options, configs)
-    rows = [row_of(*point, report) for point, report in zip(points, reports, strict=True)]
+    rows = [
+        row_of(*point, report) | {'bound_iops': bounds(config)[0]}
+        for point, config, report in zip(points, configs, reports, strict=True)
+    ]
     return command.Outcome(configs[0], rows, command.violations(reports))
 
 

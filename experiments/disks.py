@@ -51,6 +51,7 @@ FLUSH_EVERY = (1, 4, 16, 64, 256)
 
 def experiment(options: argparse.Namespace) -> command.Outcome:
     """Run everything."""
+    from sim.analysis.bounds import bounds
     from sim.formats.disks import disk_presets, load_disk
     from sim.sweep import load_report
 
@@ -78,7 +79,10 @@ def experiment(options: argparse.Namespace) -> command.Outcome:
     rows = [
         *measured(presets),
         *(row for name in presets for row in alone_rows(at(name), name, presets[name])),
-        *(path_row(*point, report) for point, report in zip(points, reports, strict=False)),
+        *(
+            path_row(*point, report) | {'bound_iops': bounds(config)[0]}
+            for point, config, report in zip(points, configs, reports, strict=False)
+        ),
     ]
     fills = {name: fill for disk in CACHED for name, fill in fills_of(at(disk).target, disk)}
     flushes = flush_rows(at('hdd-7200').target, at('sata-ssd-s4610').target, options.quick)

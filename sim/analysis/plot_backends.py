@@ -18,7 +18,7 @@ HEIGHT = 0.38
 def backends(table: pd.DataFrame, title: str) -> Figure:
     """IOPS, latency, CPU time of the host, kicks and interrupts: by backend, depth and disk.
 
-    `table`: columns disk, backend, iodepth, iops, fio_lat_mean_us, fio_lat_p99_us,
+    `table`: columns disk, backend, iodepth, iops, bound_iops, fio_lat_mean_us, fio_lat_p99_us,
     host_cpu_us_per_request, host_polling_us_per_request, kicks_per_request, interrupts_per_request.
     Intervals of the IOPS and the mean are drawn where they are known (x_low, x_high). A row of
     panels for each depth; the first disk is drawn full, the second light.
@@ -39,7 +39,7 @@ def backends(table: pd.DataFrame, title: str) -> Figure:
         for axes in row:
             _clean(axes)
     labels = (
-        'thousand IOPS (line: 95 % interval)',
+        'thousand IOPS (line: 95 % interval, tick: bound)',
         "fio's lat, µs: mean (bar), p99 (tick)",
         'host CPU, µs/request (hatched: polling)',
         'interrupts (bar), kicks (◇) per request',
@@ -65,6 +65,9 @@ def _bars(row: Sequence[Axes], rows: pd.DataFrame, places: np.ndarray, number: i
     style: dict[str, Any] = {'height': HEIGHT, 'color': colours, 'ecolor': 'black', 'capsize': 2}
     iops, latency, cpu, events = row
     iops.barh(places, rows['iops'] / 1e3, xerr=intervals(rows, 'iops', 1e3), **style)
+    iops.plot(
+        rows['bound_iops'] / 1e3, places, linestyle='', marker='|', markersize=11, color='#777777'
+    )
     bars = intervals(rows, 'fio_lat_mean_us')
     latency.barh(places, rows['fio_lat_mean_us'], xerr=bars, **style)
     latency.plot(

@@ -21,9 +21,9 @@ WHAT = '4k random reads, bands: 95 % interval'
 def depth_curves(table: pd.DataFrame, metric: str, names: Mapping[str, str]) -> Figure:
     """IOPS or latency against depth, a panel for each disk, measured points drawn in.
 
-    `table`: columns disk, where (alone, path, measured), iodepth, iops, mean_us, p99_us, role
-    (calibrated or predicted, of measured points). `metric` is iops or latency; `names` the titles
-    of the panels by disk, in their order.
+    `table`: columns disk, where (alone, path, measured), iodepth, iops, bound_iops, mean_us,
+    p99_us, role (calibrated or predicted, of measured points). `metric` is iops or latency;
+    `names` the titles of the panels by disk, in their order.
     """
     rows = -(-len(names) // COLUMNS)
     figure = Figure(figsize=(3.1 * COLUMNS, 2.7 * rows + 0.6))
@@ -40,6 +40,8 @@ def depth_curves(table: pd.DataFrame, metric: str, names: Mapping[str, str]) -> 
                 _curve(axes, line, 'p99_us', color=colour, linestyle=':', linewidth=1.2)
         _points(axes, of_disk[of_disk['where'] == 'measured'], metric)
         _log_log(axes, sorted(of_disk['iodepth'].unique()))
+        if metric == 'iops':
+            _bound(axes, of_disk[of_disk['where'] == 'path'].sort_values('iodepth'))
         axes.set_title(title, fontsize=9)
     for axes in list(figure.axes)[len(names) :]:
         axes.set_visible(False)
@@ -48,6 +50,13 @@ def depth_curves(table: pd.DataFrame, metric: str, names: Mapping[str, str]) -> 
     figure.supylabel('IOPS' if metric == 'iops' else label, fontsize=10)
     figure.legend(handles=_curve_legend(metric), loc='outside upper center', ncols=5, fontsize=9)
     return figure
+
+
+def _bound(axes: Axes, line: pd.DataFrame) -> None:
+    """The asymptotic bound within the panel; that of a disk with a head is far above."""
+    limits = axes.get_ylim()
+    axes.plot(line['iodepth'], line['bound_iops'], color='black', linestyle=':', linewidth=1)
+    axes.set_ylim(limits)
 
 
 def _curve(axes: Axes, line: pd.DataFrame, name: str, **how: Any) -> None:
@@ -104,7 +113,9 @@ def _curve_legend(metric: str) -> list[Line2D]:
         line('measured, calibrated on', marker='o', **black),
         line('measured, predicted', marker='o', markerfacecolor='white', **black),
     ]
-    if metric != 'iops':
+    if metric == 'iops':
+        handles.append(line('asymptotic bound, from the guest', color='black', linestyle=':'))
+    else:
         handles[0].set_label('disk alone, mean')
         handles[1].set_label('from the guest, mean')
         handles.append(line('p99 (measured: triangles)', color='#777777', linestyle=':'))
