@@ -36,34 +36,36 @@ def request_frame(machine: Machine, config: Config) -> pd.DataFrame:
     what fio calls lat), and the facts of the request.
     """
     rows = trace_rows(machine)
-    columns: dict[str, Any] = {}
     hz = config.host.cpu_hz
-    for index, name in enumerate(record.TIMESTAMPS):
-        raw = rows[:, index]
-        times = pd.array(cycles_to_ns(np.maximum(raw - 1, 0), hz), dtype='Int64')
-        times[raw == 0] = pd.NA
-        columns[f'{name}_ns'] = times
-    for index, name in enumerate(record.FACTS, start=len(record.TIMESTAMPS)):
-        columns[name] = rows[:, index]
-    frame = pd.DataFrame(columns)
+    fact = {name: len(record.TIMESTAMPS) + index for index, name in enumerate(record.FACTS)}
+    there = {name: rows[:, index] != 0 for index, name in enumerate(record.TIMESTAMPS)}
+    there['t_reap'] = rows[:, fact['reap']] != 0
+    ns = {
+        name: cycles_to_ns(np.maximum(rows[:, index] - 1, 0), hz)
+        for index, name in [*enumerate(record.TIMESTAMPS), (fact['reap'], 't_reap')]
+    }
+
+    def times(name: str, since: str | None = None) -> Any:
+        """A timestamp, or how long after another it lies; missing where either is."""
+        if since is None:
+            return pd.arrays.IntegerArray(ns[name], ~there[name])
+        return pd.arrays.IntegerArray(ns[name] - ns[since], ~(there[name] & there[since]))
+
+    columns: dict[str, Any] = {f'{name}_ns': times(name) for name in record.TIMESTAMPS}
+    columns |= {name: rows[:, fact[name]] for name in record.FACTS if name not in ('reap', 'op')}
     for before, after, stage in zip(
         record.TIMESTAMPS, record.TIMESTAMPS[1:], record.STAGES, strict=False
     ):
-        frame[f'{stage}_ns'] = frame[f'{after}_ns'] - frame[f'{before}_ns']
-    frame['latency_ns'] = frame['t_complete_ns'] - frame['t_arrive_ns']
-    reap = frame.pop('reap').to_numpy()
-    frame['t_reap_ns'] = pd.array(cycles_to_ns(np.maximum(reap - 1, 0), hz), dtype='Int64')
-    frame.loc[reap == 0, 't_reap_ns'] = pd.NA
-    frame['fio_lat_ns'] = frame['t_reap_ns'] - frame['t_arrive_ns']
+        columns[f'{stage}_ns'] = times(after, before)
+    columns['latency_ns'] = times('t_complete', 't_arrive')
+    columns['t_reap_ns'] = times('t_reap')
+    columns['fio_lat_ns'] = times('t_reap', 't_arrive')
     names = [config.jobs[plan.job].name for plan in machine.plans]
-    frame['job'] = pd.Categorical([names[number] for number in frame['job']])
-    frame['clone'] = rows[:, len(record.TIMESTAMPS) + record.FACTS.index('job')]
-    ops = frame.pop('op').to_numpy()
-    frame['op'] = pd.Categorical.from_codes(ops, categories=list(record.OPS))
-    frame['outcome'] = pd.Categorical.from_codes(
-        frame['outcome'].to_numpy(), categories=list(record.OUTCOMES)
-    )
-    return frame
+    columns['job'] = pd.Categorical([names[number] for number in rows[:, fact['job']]])
+    columns['clone'] = rows[:, fact['job']]
+    for name, words in (('op', record.OPS), ('outcome', record.OUTCOMES)):
+        columns[name] = pd.Categorical.from_codes(rows[:, fact[name]], categories=list(words))
+    return pd.DataFrame(columns)
 
 
 def counters(machine: Machine) -> dict[str, int]:
