@@ -1,5 +1,6 @@
 """The stop of devices in user space, and the policies that belong to some backend only."""
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -298,6 +299,73 @@ def test_what_is_not_withdrawn_is_done_twice_and_lands_in_pages_of_others():
     assert kinds == {'page', 'doubled'}
     clean = stopped(wanted, 'inflight')
     assert (clean['outcome'], clean['violations']) == ('ok', [])
+
+
+def test_what_the_disk_has_done_and_nobody_was_told_of_may_be_done_again():
+    """A command that waits for LIO's completion kworker when it is withdrawn."""
+    disk = {'kind': 'constant', 'service': '80us', 'lanes': 4}
+    work = {'bs': '64k', 'iodepth_batch_submit': 8, 'numjobs': 2, 'rw': 'randread'}
+    run = {'hypothetical': True, 'seed': 692}
+    wanted = config(KERNEL, target=disk, ios=300, workload=work, run=run)
+    kept = []
+    policy = policy_named('inflight', hypothetical=True)
+    report = stop(
+        wanted,
+        StopPlan(at=776_675, hold=1000, policy=policy),
+        lambda _, stopping: kept.append(stopping.host.backend.performed),
+    )
+    assert kept == [1]
+    assert (report['outcome'], report['violations']) == ('ok', [])
+
+
+@pytest.mark.parametrize('driver', [KERNEL, USER])
+@pytest.mark.parametrize('name', ['inflight', 'timeout', 'throttle', 'gate'])
+def test_the_engines_agree_on_every_policy(driver, name):
+    reports = []
+    chosen = {'timeout': {'timeout': 20_000}, 'inflight': {}}.get(name, {'lead': 50_000})
+    for engine in ('simpy', 'compiled'):
+        run = {'engine': engine, 'hypothetical': True}
+        wanted = config(driver, target=BUSY, depth=12, ios=100, run=run)
+        reports.append(stopped(wanted, name, at=401_000, **chosen))
+        del reports[-1]['config'], reports[-1]['replay']
+    assert reports[0] == reports[1]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('seed', range(200))
+def test_no_policy_that_is_not_wrong_breaks_anything_anywhere(seed):
+    """Random machines, workloads and times; what `timeout` leaves behind is its own doing."""
+    pick = random.Random(seed)
+    driver = pick.choice([KERNEL, USER, EMULATED])
+    policy = pick.choice([p for p in POLICIES.values() if not p.breaks])
+    if STACKS[driver] in policy.never:
+        return
+    work = {
+        'rw': pick.choice(['randrw', 'randread', 'randwrite']),
+        'bs': pick.choice(['4k', '64k']),
+        'numjobs': pick.choice([1, 2, 3]),
+        'iodepth_batch_submit': pick.choice([1, 3]),
+        'size': '256k', 'io_size': '4M', 'norandommap': True, 'number_ios': None,
+    }  # fmt: skip
+    disks = ({'kind': 'null'}, BUSY, BUSY | {'service': '200us', 'lanes': 64})
+    host = {'host': {'kernel': pick.choice(['6.1', '6.12', '7.2'])}} if driver == KERNEL else {}
+    run = {'hypothetical': True, 'seed': 1 + seed}
+    depth = pick.choice([3, 8, 32])
+    wanted = config(driver, target=pick.choice(disks), depth=depth, workload=work, run=run, **host)
+    lead = pick.choice([0, 20_000]) if policy.lead else 0
+    timeout = {'timeout': pick.choice([1000, 100_000])} if policy.name == 'timeout' else {}
+    try:
+        report = stopped(
+            wanted, policy.name, at=pick.randrange(100_000, 600_000), lead=lead,
+            gap=pick.choice([0, 5000]), hold=pick.choice([0, 100_000]), **timeout,
+        )  # fmt: skip
+    except ConfigError as error:
+        if 'the run is over by then' in str(error):
+            return
+        raise
+    assert report['violations'] == [] or (report['left_behind'] > 0 and policy.name == 'timeout')
+    assert report['outcome'] == 'ok' or report['findings']
+    assert sum(report['phases_ns'].values()) == pytest.approx(report['downtime_ns'], abs=10)
 
 
 def test_suspend_drains_before_the_base_is_read():

@@ -237,7 +237,7 @@ class Stopping:
         """
         assert self.host is not None
         machine, end = self.host.control.machine, self.host.backend
-        stamps = stop_stamps.check(machine, rows)
+        stamps = stop_stamps.check(machine, rows, end.performed)
         run_violations = felt.without_resubmissions(
             rows, end.left_behind if end.keeps else [], result.violations
         )

@@ -121,7 +121,7 @@ def explained(
     move.sentences += owned
     end = move.host.backend
     region = end.left_behind if end.keeps else []
-    stamps = stop_stamps.check(result_machine(move), rows)
+    stamps = stop_stamps.check(result_machine(move), rows, end.performed)
     run = [*stamps, *felt.without_resubmissions(rows, region, result.violations)]
     if reasons:
         unfinished = (

@@ -43,6 +43,7 @@ class BackendEnd:
         self.on_cleared: Callable[[], None] | None = None
         self.left_behind: list[int] = []  # serials
         self.withdrawn = False  # and the disks will not perform them
+        self.performed = 0  # of those, how many they had by then
         self._spent: set[int] = set()  # queues whose commands are no use any more
         self._second: set[int] = set()  # queues that have gone over to their second ones
         self._again: dict[int, list[int]] = {}  # heads to be submitted again
@@ -120,6 +121,7 @@ class BackendEnd:
                 self.left_behind.append(int(machine.tr[row + int(record.R_SERIAL)]))
                 self.put_out(index, x)
                 if cancel:
+                    self.performed += int(machine.tr[row + int(record.R_DISK_ORDER)] > 0)
                     st[x + int(X_STATUS)] = scsi.TASK_ABORTED
                     st[x + int(X_ROW)] = int(machine.tr[int(recorder.T_SCRATCH)])
                 self._spent.add(index)
