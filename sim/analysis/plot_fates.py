@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
 
 from sim.analysis.style import styled
 from sim.record import STAGES
@@ -18,49 +19,55 @@ FATE_COLOURS = {
 }  # fmt: skip
 NOTHING = 'nothing open'
 Row = Mapping[str, Any]
-Line = Mapping[str, Mapping[str, int]]
+Line = dict[str, dict[str, int]]  # {stage: {fate: boundaries}}
 
 
 @styled
-def diagram(rows: Sequence[Row], stages: Sequence[Line]) -> Figure:
-    """A line for each policy, backend, kernel and ring; a column for each stage that a request was
-    in when the device was stopped; the bar in it: shares of boundaries by their worst fate.
+def diagram(rows: Sequence[Row], stages: Sequence[Mapping[str, Mapping[str, int]]]) -> Figure:
+    """A panel for each backend, kernel and ring, a line in it for each policy, a column for each
+    stage that a request was in when the device was stopped. The bar there: shares of boundaries by
+    their worst fate.
 
-    `rows` have the columns policy, backend, kernel, event_idx; `stages` for each of them
+    `rows` have the columns policy, backend, kernel, event_idx; `stages` has for each of them
     {stage: {fate: boundaries}}.
     """
-    table: dict[str, dict[str, dict[str, int]]] = {}
+    panels: dict[tuple[str, str], dict[str, Line]] = {}
     for row, found in zip(rows, stages, strict=True):
-        line = table.setdefault(label_of(row), {})
+        line = panels.setdefault(panel_of(row), {}).setdefault(row['policy'], {})
         for stage, fates in found.items():
             cell = line.setdefault(stage, {})
             for fate, count in fates.items():
                 cell[fate] = cell.get(fate, 0) + count
-    columns = [s for s in (NOTHING, *STAGES) if any(s in line for line in table.values())]
-    figure = Figure(figsize=(2.6 + 1.25 * len(columns), 1.9 + 0.3 * len(table)))
-    axes = figure.subplots()
-    _cells(axes, list(table.values()), columns)
-    axes.set_yticks(range(len(table)), list(table))
-    axes.set_xticks(np.arange(len(columns)) + 0.5, columns)
-    axes.xaxis.tick_top()
-    axes.set_title('how far an open request was when its device was stopped\n(share of boundaries '
-                   'that have one, by the worst that came of it, and their number)')  # fmt: skip
-    seen = {fate for line in table.values() for cell in line.values() for fate in cell}
-    patches = [Patch(color=c, label=name) for name, c in FATE_COLOURS.items() if name in seen]
+    seen = {stage for lines in panels.values() for line in lines.values() for stage in line}
+    columns = [stage for stage in (NOTHING, *STAGES) if stage in seen]
+    worlds = list(dict.fromkeys(world for world, _ in panels))
+    rings = list(dict.fromkeys(ring for _, ring in panels))
+    heights = [max(len(panels.get((world, ring), {})) for ring in rings) for world in worlds]
+    figure = Figure(figsize=(1.6 + 6.2 * len(rings), 1.6 + sum(0.6 + 0.24 * h for h in heights)))
+    grid = figure.subplots(len(worlds), len(rings), squeeze=False, height_ratios=heights)
+    for axes_of_world, world in zip(grid, worlds, strict=True):
+        for axes, ring in zip(axes_of_world, rings, strict=True):
+            _panel(axes, panels.get((world, ring), {}), columns, f'{world}, {ring}')
+    figure.suptitle(
+        'How far an open request was when its device was stopped, and the worst that came of it\n'
+        '(share of the boundaries that have such a request, and their number)'
+    )
+    told = {fate for lines in panels.values() for line in lines.values()
+            for cell in line.values() for fate in cell}  # fmt: skip
+    patches = [Patch(color=c, label=name) for name, c in FATE_COLOURS.items() if name in told]
     figure.legend(handles=patches, loc='outside lower center', ncols=len(patches))
     return figure
 
 
-def label_of(row: Row) -> str:
-    """The name of a line."""
-    ring = 'EVENT_IDX' if row['event_idx'] else 'flags'
+def panel_of(row: Row) -> tuple[str, str]:
+    """Backend with kernel, and ring."""
     where = f'Linux {row["kernel"]}' if row['backend'] == 'vhost-scsi' else row['backend']
-    return f'{row["policy"]}, {where}, {ring}'
+    return where, 'EVENT_IDX' if row['event_idx'] else 'flags'
 
 
-def _cells(axes: Axes, lines: Sequence[Line], columns: list[str]) -> None:
+def _panel(axes: Axes, lines: Mapping[str, Line], columns: list[str], title: str) -> None:
     """A stacked bar in each cell, with the number of boundaries in it."""
-    for y, line in enumerate(lines):
+    for y, line in enumerate(lines.values()):
         for x, stage in enumerate(columns):
             cell = line.get(stage, {})
             total, left = sum(cell.values()), x + 0.04
@@ -70,9 +77,15 @@ def _cells(axes: Axes, lines: Sequence[Line], columns: list[str]) -> None:
                     axes.barh(y, width, left=left, height=0.8, color=colour)
                 left += width
             if total:
-                axes.text(x + 0.5, y, str(total), ha='center', va='center', fontsize=6)
+                halo = [withStroke(linewidth=1.5, foreground='white')]
+                axes.text(
+                    x + 0.5, y, str(total), ha='center', va='center', fontsize=6, path_effects=halo
+                )
     axes.set_xlim(0, len(columns))
     axes.set_ylim(len(lines) - 0.5, -0.5)
+    axes.set_yticks(range(len(lines)), list(lines))
+    axes.set_xticks(np.arange(len(columns)) + 0.5, [name.replace(' ', '\n') for name in columns])
+    axes.set_title(title, loc='left')
     axes.grid(False)
     for side in axes.spines.values():
         side.set_visible(False)

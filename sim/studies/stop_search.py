@@ -5,7 +5,7 @@ standstill of the vCPUs and the loss of the backend. What a cell may show by wha
 real thing is named by `hazard`; anything else is a violation.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,31 +77,32 @@ def search(
     window = Window(from_effective(config), hows[0], skip=skip, steps=max(steps))
     moments = list(window.moments(orders=orders))
     return [
-        row_of(cell, [(m, branch(window, m, how)) for m in moments if m.number < count])
+        row_of(cell, ((m, branch(window, m, how)) for m in moments if m.number < count))
         for cell, how, count in zip(cells, hows, steps, strict=True)
     ]
 
 
-def row_of(cell: Cell, found: Sequence[tuple[Moment, Branch]]) -> dict[str, Any]:
-    """What came of all boundaries of a cell."""
-    counts = fate.tally([made.fate for _, made in found])
-    examples: dict[str, str] = {}
+def row_of(cell: Cell, found: Iterable[tuple[Moment, Branch]]) -> dict[str, Any]:
+    """What came of all boundaries of a cell; no branch is kept."""
+    fates: list[fate.Fate] = []
+    first: dict[str, tuple[str, str]] = {}  # by fate: the name of the moment, and its life
     stages: dict[str, dict[str, int]] = {}
-    hazards, violations = set(), []
+    hazards, violations, orders = set(), {}, 0
     for moment, made in found:
-        for name in made.fate.fates:
+        fates.append(made.fate)
+        orders += bool(moment.order)
+        for name, said in zip(made.fate.fates, made.fate.told, strict=True):
             known = hazard(cell, name, made.fate.fates)
-            if known is not None:
+            if known is None:
+                violations.setdefault(name, f'{cell.name}:{moment.name}: {said}')
+            else:
                 hazards.add(known)
-            elif name not in examples:
-                said = next(text for text in made.fate.told if text.startswith(name))
-                violations.append(f'{cell.name}:{moment.name}: {said}')
-            examples.setdefault(name, moment.name)
+            if name not in first:
+                first[name] = f'{cell.name}:{moment.name}', tell(cell, moment, made)
         for stage in made.stages or {NOTHING_OPEN: 0}:
             here = stages.setdefault(stage, {})
             here[made.fate.worst] = here.get(made.fate.worst, 0) + 1
-    worst = next((name for name in fate.FATES if name in examples), None)
-    told = next((tell(cell, m, b) for m, b in found if m.name == examples.get(worst or '')), None)
+    worst = next((name for name in fate.FATES if name in first), None)
     return {
         'policy': cell.policy,
         'backend': cell.backend,
@@ -109,14 +110,14 @@ def row_of(cell: Cell, found: Sequence[tuple[Moment, Branch]]) -> dict[str, Any]
         'event_idx': cell.event_idx,
         'gap_ns': cell.gap_ns,
         'load': cell.load,
-        **counts,
-        'orders': sum(bool(moment.order) for moment, _ in found),
-        'example': None if worst is None else f'{cell.name}:{examples[worst]}',
-        'examples': {name: f'{cell.name}:{moment}' for name, moment in examples.items()},
+        **fate.tally(fates),
+        'orders': orders,
+        'example': first[worst][0] if worst else None,
+        'examples': {name: place for name, (place, _) in first.items()},
         'hazards': sorted(hazards),
         'stages': stages,
-        'violations': violations,
-        'told': told,
+        'violations': list(violations.values()),
+        'told': first[worst][1] if worst else None,
     }
 
 
