@@ -91,6 +91,8 @@ ABLATIONS = {
     'no-flush': ({'policy': 'no-flush'}, 'requirement 3'),
     'no-detach': ({'policy': 'no-detach'}, 'requirement 2.2'),
     'no-sync': ({'policy': 'no-sync'}, 'requirement 2.1'),
+    'no-region': ({'policy': 'no-region'}, 'requirement 3'),
+    'no-cancel': ({'policy': 'no-cancel'}, 'requirement 3'),
     'base-before-clear': ({'policy': 'base-before-clear'}, 'requirement 2.1'),
     'log-before-flush': ({'policy': 'log-before-flush'}, 'requirement 2.3'),
     'without=state': ({'without': 'state'}, 'requirement 1'),
@@ -207,19 +209,23 @@ def label_of(world: World) -> str:
 
 def removed(options: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for each mechanism that is left out."""
+    from sim.control import halves
     from sim.studies import stop_search
     from sim.studies.boundaries import How
 
     vary = LOADS['three'] | {'host.kernel': '7.2', 'device.event_idx': 'on'}
+    invented = vary | {'run.hypothetical': 'on'}
     under = MACHINE | OF_KERNEL | {
         'target': MACHINE['target'] | {'luns': 2},
         'hotplug': [{'at': '0ns', 'action': 'remove', 'lun': 1}],  # that LIO has some state to move
     }  # fmt: skip
-    config = command.config(options, under=under, vary=vary).effective()
-    calls = {
-        name: (config, How(**keys), wanted, SKIP, ABLATION_STEPS)
-        for name, (keys, wanted) in ABLATIONS.items()
-    }
+    real, not_real = (
+        command.config(options, under=under, vary=keys).effective() for keys in (vary, invented)
+    )
+    calls = {}
+    for name, (keys, wanted) in ABLATIONS.items():
+        config = not_real if name in halves.REGION else real
+        calls[name] = config, How(**keys), wanted, SKIP, ABLATION_STEPS
     found = command.each(options, stop_search.ablate, calls)
     return [{'removed': name, **row} for name, row in zip(ABLATIONS, found, strict=True)]
 

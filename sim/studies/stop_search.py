@@ -87,7 +87,8 @@ def row_of(cell: Cell, found: Iterable[tuple[Moment, Branch]]) -> dict[str, Any]
     fates: list[fate.Fate] = []
     first: dict[str, tuple[str, str]] = {}  # by fate: the name of the moment, and its life
     stages: dict[str, dict[str, int]] = {}
-    hazards, violations, orders = set(), {}, 0
+    violations: dict[str, str] = {}
+    hazards, orders = set(), 0
     for moment, made in found:
         fates.append(made.fate)
         orders += bool(moment.order)
