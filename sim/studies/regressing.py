@@ -35,6 +35,8 @@ def main(options: argparse.Namespace) -> int:
         regress_report.prepare(Path(options.report))
     held = max((replications for _, replications in then.manifest.values()), default=0)
     with open_pool('local', count, None) as pool:
+        if count > 1:
+            pool.warm(_warm)
         now, broken = regress.observe(
             chosen, pool, replications=held or regress.REPLICATIONS, on_done=_progress
         )
@@ -48,6 +50,13 @@ def main(options: argparse.Namespace) -> int:
     if options.bless:
         return _bless(folder, now, found)
     return 0 if found['green'] else 1
+
+
+def _warm() -> None:
+    """Compile the kernels once, not in every process."""
+    from sim.sweep import warm
+
+    warm()
 
 
 def _chosen(scenarios: Sequence[Scenario], only: Sequence[str]) -> list[Scenario]:
