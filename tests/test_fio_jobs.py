@@ -70,6 +70,10 @@ def test_the_environment_is_expanded(job_file, monkeypatch):
     assert load(fio=job_file(GOOD + 'iodepth=${DEPTH}\n')).jobs[0].iodepth == 16
 
 
+def test_a_page_is_that_of_the_guest(job_file):
+    assert load(fio=job_file(GOOD + 'bs=$pagesize\n')).jobs[0].bs == 4096
+
+
 def test_what_changes_nothing_is_noted_with_its_line(job_file):
     path = job_file(GOOD + 'direct=1\nfilename=/dev/sda\nbuffered=0\n')
     jobs, notes = fio.parse_job_file(path)
@@ -113,6 +117,9 @@ def test_fios_own_defaults_are_said_aloud(job_file):
         ('include', 'include needs a file'),
         ('iodepth=${NO_SUCH_NAME}', 'NO_SUCH_NAME} is not set'),
         ('[half', 'is not a section'),
+        ('numjobs=$ncpus', '$ncpus is not known before the guest is; write the vCPUs'),
+        ('size=$mb_memory', '$mb_memory is not known before the guest is'),
+        ('bs=(2*2)k', 'arithmetic is not read'),
     ],
 )
 def test_an_error_names_file_line_and_cause(job_file, line, problem):

@@ -103,6 +103,9 @@ INCLUDES_MAX = 16  # fio's limit
 CACHED = 'I/O through the page cache is not modelled; write direct=1'
 ENGINES = ('libaio', 'io_uring')
 TRUE = ('', '1', 'true', 'yes', 'on')
+PAGE_SIZE = '4096'  # of the guest
+# fio's other reserved words, which stand for the machine that fio runs on.
+UNKNOWN_WORDS = {'ncpus': 'the vCPUs of the guest', 'mb_memory': 'the memory of the guest in MB'}
 
 
 def parse_job_file(path: str | Path) -> tuple[list[Job], list[str]]:
@@ -176,7 +179,11 @@ def section_name(line: str, where: str) -> str:
 
 
 def expand(line: str, where: str) -> str:
-    """The line with each ${NAME} replaced by the environment's value."""
+    """The line with each ${NAME} replaced by the environment's value, and $pagesize by 4096."""
+    for word, what in UNKNOWN_WORDS.items():
+        if re.search(rf'\${word}\b', line):
+            raise ConfigError(f'{where}: ${word} is not known before the guest is; write {what}')
+    line = re.sub(r'\$pagesize\b', PAGE_SIZE, line)
 
     def value(match: re.Match[str]) -> str:
         if match[1] not in os.environ:
@@ -218,6 +225,11 @@ def read_option(job: Job, line: str, where: str, notes: list[str]) -> None:
 
 def check_value(key: str, written: str, value: str, where: str) -> None:
     """Refuse what fio understands and this model does not."""
+    if value.startswith('('):
+        raise ConfigError(
+            f'{where}: {written}={value}: arithmetic is not read (nor by Debian\'s fio, which is '
+            'built without it); write the number'
+        )
     if ',' in value and key not in LISTS:
         raise ConfigError(
             f'{where}: {written}={value}: one value for all directions is modelled, not a list'
