@@ -34,11 +34,11 @@ Act = Callable[[Fault, Host], Action]
 def check(faults: Sequence[Fault], driver: str, kernel: str) -> None:
     """What cannot happen to a device, or on a host kernel. Errors: ConfigError."""
     for fault in faults:
-        of_the_kernel = fault.name in IOCTLS or fault.name == 'worker_killed'
+        of_the_kernel = fault.name in (*IOCTLS, 'worker_killed', 'log_memory')
         if of_the_kernel and STACKS[driver] != 'vhost-scsi':
             raise ConfigError(
-                f'{fault.text}: {driver} is not served by the kernel, it has neither ioctls nor '
-                'vhost workers; use vhost-scsi-pci'
+                f'{fault.text}: {driver} is not served by the kernel, it has no ioctls, no '
+                'vhost workers and no such log; use vhost-scsi-pci'
             )
         if fault.name == 'worker_killed' and version(kernel) < (6, 4):
             raise ConfigError(

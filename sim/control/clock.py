@@ -10,6 +10,7 @@ from typing import Any
 
 import simpy
 
+from sim import agents
 from sim.control.costs import NOTHING, ControlCosts
 from sim.engine import Engine
 
@@ -80,6 +81,13 @@ class Control:
     def notice(self, bit: int) -> simpy.Event:
         """The event that a step leaves the notice `bit` (sim.agents.N_*)."""
         return self._waiting.setdefault(bit, self.env.event())
+
+    def nothing_moves(self) -> bool:
+        """Does no agent and no other control process want to run again by itself?"""
+        st, count = self.machine.st, len(self.machine.kinds)
+        at = int(st[int(agents.H_DUE)])
+        idle = int(st[at : at + count].min()) >= agents.IDLE
+        return idle and self.engine.next_control() >= agents.NEVER
 
     def _told(self, bits: int) -> None:
         for bit in [bit for bit in self._waiting if bits & bit]:

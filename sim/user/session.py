@@ -331,10 +331,12 @@ class VhostUser(UserEnd):
         self._left_alone()
 
     def _poll(self) -> Action:
-        """destroy_session_poller_cb()."""
+        """destroy_session_poller_cb(). Where nothing ever happens again it looks no more either."""
         period = self.control.costs.stop_poll
         until = None if self.patience is None else self.control.now + self.patience
         while self.tasks():
+            if until is None and self.control.nothing_moves():
+                yield self.control.env.event()
             yield from self.control.pay(period)
             if until is not None and self.control.now >= until and self.tasks():
                 self.leave_behind(cancel=False)
