@@ -193,6 +193,15 @@ class VhostFile(BackendEnd):
         taken = [x for tag, x in enumerate(self.pool(index)) if tag not in idle]
         return [x for x in taken if st[x + int(X_TAG)] != LEFT_BEHIND]
 
+    def in_flight(self) -> int:
+        """Commands and task management: what the queues' counts hold beside their initial 1."""
+        st, total = self.st, 0
+        for q in self.machine.host_vqs:
+            current, first = int(st[q + int(backend.Q_INFLIGHT)]), q + int(backend.Q_INFLIGHTS)
+            for count in (first, first + 1):
+                total += int(st[count]) - (1 if count == current else 0)
+        return total
+
     def put_out(self, index: int, x: int) -> None:
         """vhost_scsi_put_inflight(), by whoever leaves the command behind."""
         self.st[int(self.st[x + int(X_INFLIGHT)])] -= 1
