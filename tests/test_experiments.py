@@ -50,7 +50,7 @@ SMALL = {
         'KERNELS': ('7.2',),
         'LOADS_QUICK': ('three',),
         'GAPS_NS_QUICK': (0,),
-        'BOUNDARIES_QUICK': 30,
+        'BOUNDARIES_QUICK': 12,
     },
     'workers': {'JOBS': (1, 2), 'REQUESTS_QUICK': 500},
 }

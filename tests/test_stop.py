@@ -442,6 +442,12 @@ def test_a_kick_that_the_detach_has_eaten_strands_its_requests():
     assert report['findings'][0].startswith('liveness: 80 requests stay in the ring')
 
 
+def test_a_start_that_looks_into_the_rings_strands_nothing():
+    report = slow_to_wake('look')
+    assert (report['outcome'], report['responses'], report['findings']) == ('ok', {'0': 80}, [])
+    assert any(line.startswith('stop policy look') for line in report['hypothetical'])
+
+
 def stranded(gap, **sections):
     """How many requests nobody looks at any more, at a gap in us."""
     workload = {'iodepth': 80, 'iodepth_batch_submit': 80, 'number_ios': 80}
