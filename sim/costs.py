@@ -20,6 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from sim.compiling import tell_on_a_terminal
 from sim.config import Config
 from sim.control.costs import CONTROL_PARAMETERS
 from sim.errors import ConfigError
@@ -353,7 +354,11 @@ def derive(
 
 
 def of_config(config: Config) -> Costs:
-    """The cost table of a config: its preset, its overrides, its clock."""
+    """The cost table of a config: its preset, its overrides, its clock.
+
+    Of a simulation it is the first that needs compiled kernels.
+    """
+    tell_on_a_terminal()
     preset = load_preset(config.run.preset)
     host, guest = config.host, config.guest
     return derive(

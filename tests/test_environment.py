@@ -22,3 +22,24 @@ def test_two_checkouts_share_what_was_compiled(tmp_path):
     here = sim.jit.KernelLocator.get_suitable_cache_subpath(str(sim.jit.HERE / 'ring' / 'state.py'))
     assert here == f'{sim.jit.HERE.name}/ring'
     assert sim.jit.KernelLocator.from_function(main, str(tmp_path / 'elsewhere.py')) is None
+
+
+def test_a_first_run_on_a_terminal_says_once_that_it_compiles(monkeypatch, capsys):
+    from numba.core import event
+
+    from sim import compiling
+
+    notice = compiling.Notice()
+    monkeypatch.setattr(compiling, 'NOTICE', notice)
+    compiling.tell_on_a_terminal()
+    with event.trigger_event('numba:compile'):
+        pass
+    assert capsys.readouterr().err == ''  # nobody watches
+    monkeypatch.setattr('sys.stderr.isatty', lambda: True)
+    compiling.tell_on_a_terminal()
+    compiling.tell_on_a_terminal()
+    for _ in range(2):
+        with event.trigger_event('numba:compile'):
+            pass
+    event.unregister('numba:compile', notice)
+    assert capsys.readouterr().err == f'{compiling.NOTE}\n'
