@@ -49,11 +49,9 @@ def apart(one, other, eye):
 
 
 @eyes
-def test_stages_that_touch_can_be_told_apart(eye):
-    """Also where the disk is left out."""
-    colours = style.STAGE_COLOURS
-    touching = [*itertools.pairwise(STAGES), ('issue', 'report')]
-    assert min(apart(colours[a], colours[b], eye) for a, b in touching) > 15
+def test_no_two_stages_look_the_same(eye):
+    pairs = itertools.combinations(style.STAGE_COLOURS.values(), 2)
+    assert min(apart(one, other, eye) for one, other in pairs) > 15
 
 
 @eyes
@@ -101,3 +99,16 @@ def test_the_stages_of_a_report_add_up_to_its_latency():
     assert row['label'] == 'a run'
     assert sum(row[stage] for stage in STAGES) == pytest.approx(row['latency'])
     assert row['latency'] == pytest.approx(report['latency_ns']['mean'] / 1e3)
+
+
+@eyes
+@pytest.mark.parametrize('name', ['fates', 'phases'])
+def test_other_colours_that_mean_something_can_be_told_apart(eye, name):
+    """Fates of a hand-over, phases of a downtime: what may touch in a bar."""
+    from sim.analysis import plot_fates, plot_migration
+
+    if name == 'fates':
+        pairs = itertools.combinations(plot_fates.FATE_COLOURS.values(), 2)
+    else:
+        pairs = itertools.pairwise(plot_migration.PALETTE)
+    assert min(apart(one, other, eye) for one, other in pairs) > 9

@@ -15,7 +15,7 @@ from sim.record import STAGES
 # The worst last: it is drawn at the right end of a bar. Colours that colour-blind readers can part.
 FATE_COLOURS = {
     'clean': '#cfe3d6', 'stalled': '#F0E442', 'failed_io': '#E69F00', 'stranded': '#0072B2',
-    'broken': '#4d4d4d', 'stale': '#CC79A7', 'lost': '#D55E00', 'doubled': '#882255',
+    'broken': '#222222', 'stale': '#CC79A7', 'lost': '#D55E00', 'doubled': '#882255',
 }  # fmt: skip
 NOTHING = 'nothing open'
 Row = Mapping[str, Any]

@@ -4,7 +4,6 @@ from textwrap import fill
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from sim.analysis.style import COLOURS, clean, styled
 
@@ -35,12 +34,11 @@ def incidents(table: pd.DataFrame) -> Figure:
     axes.set_xlim(-0.5, len(columns) - 0.5)
     axes.set_ylim(len(names) - 0.5, -0.5)
     clean(axes)
-    handles = [
-        Line2D([], [], linestyle='', marker='o', color=COLOURS[1], markersize=9),
-        Line2D([], [], linestyle='', marker='o', color=COLOURS[0], markersize=9, fillstyle='none'),
-    ]
-    axes.legend(
-        handles, ['as it was', 'with its mechanism taken out'], loc='upper center',
-        bbox_to_anchor=(0.4, -0.01), ncols=2,
-    )  # fmt: skip
+    kinds = {'as it was': (COLOURS[1], 'full')}
+    if table['without_harms'].notna().any():
+        kinds['with its mechanism taken out'] = (COLOURS[0], 'none')
+    for label, (colour, fill_style) in kinds.items():
+        axes.plot([], [], 'o', color=colour, markersize=9, fillstyle=fill_style, label=label)
+    axes.legend(loc='upper center', bbox_to_anchor=(0.4, -0.01), ncols=2)
+    figure.suptitle('Incidents of stops and migrations: what each does to the guest')
     return figure
