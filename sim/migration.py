@@ -145,7 +145,8 @@ def run_half(move: Migrating, engine: Engine, action: Action) -> None:
     if not process.triggered:
         host = move.arrived_host if engine is move.arrived else move.host
         assert host is not None
-        move.outcome = f'stuck in {host.control.clock.phase}'
+        before = 'setup' if not move.precopy.counters.setup_time else 'precopy'
+        move.outcome = f'stuck in {host.control.clock.phase or before}'
         host.control.clock.phase = None  # which has no length
 
 

@@ -256,6 +256,20 @@ def test_the_engines_agree(faults):
     assert first == second
 
 
+def test_logging_begins_with_a_flush_that_may_never_end():
+    report = move('disk_stuck@setup')
+    assert report['outcome'] == 'stuck in setup'
+    assert said(report, 'liveness: 4 requests are never answered: disk_stuck')
+
+
+def test_when_the_source_knows_how_it_ended_there_is_nothing_to_cut():
+    late = move('link_cut@vcpu_resume+2ms', TOLD)
+    assert (late['outcome'], late['violations']) == ('ok', [])
+    failed = move('destination_killed@state_load+3us,cancel@transfer+900us', TOLD)
+    assert failed['outcome'].startswith('failed, running on the source')
+    assert failed['violations'] == []
+
+
 def test_a_fault_whose_phase_never_comes_is_told():
     report = move('link_cut@precopy,disk_stuck@drain')
     assert [fault['struck_ns'] is None for fault in report['faults']] == [False, True]

@@ -43,6 +43,7 @@ class Mishaps:
         self.lock: simpy.Event | None = None  # fires when the big lock is released
         self.stream_out = False
         self.arrived = False
+        self.over_at: int | None = None  # when the source knows of the destination's end
         self.cancelled_at: int | None = None  # when it was asked for, until it has acted
         self.no_log_memory = False
         self.findings: list[str] = []
@@ -83,17 +84,21 @@ class Mishaps:
         self.cancelled_at = None
         if self.link.cut is not None:
             return  # it has failed already
-        if self.stream_out and not self.return_path:
+        if self._is_over(host) or (self.stream_out and not self.return_path):
             self.findings.append('migrate_cancel came when the migration was complete: no effect')
             return
         self._lose('migrate_cancel', host, cancelled=True)
 
     def _lose(self, why: str, host: Host, *, cancelled: bool = False) -> None:
         """The connection is gone."""
-        if self.link.cut is None:
+        if self.link.cut is None and not self._is_over(host):
             self.link.lose(host.control.now, why, cancelled=cancelled)
             if self.arrived and self.return_path:
                 self._split(why)
+
+    def _is_over(self, host: Host) -> bool:
+        """Has the source been told what has become of the destination?"""
+        return self.over_at is not None and host.control.now >= self.over_at
 
     def _kill_source(self, fault: Fault, host: Host) -> Action:
         if self.stream_out:

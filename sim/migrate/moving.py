@@ -266,7 +266,7 @@ class Migrating:
         )
 
         def life() -> Action:
-            yield control.env.timeout(int(there.env.now) - control.now)
+            yield control.env.timeout(max(0, int(there.env.now) - control.now))
             try:
                 yield from self._resume()
             except VmExitError as end:
@@ -356,6 +356,7 @@ class Migrating:
             self.outcome = f'QEMU exits on the destination: {signal.cause}'
         else:
             self.resumed_at = control.now
+            self.mishaps.over_at = control.now + self.link.latency
             self.outcome = 'ok'
             self._let_jobs_end(control.machine, control.now)
 
@@ -363,7 +364,9 @@ class Migrating:
         """The source hears over the return path that the destination has failed, and goes on."""
         assert self.arrived is not None
         control = self.host.control
-        yield control.env.timeout(int(self.arrived.env.now) - control.now + self.link.latency)
+        self.mishaps.over_at = control.now
+        told = int(self.arrived.env.now) + self.link.latency
+        yield control.env.timeout(max(0, told - control.now))
         yield from self.fail_on_source(self.outcome)
 
 
