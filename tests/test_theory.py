@@ -21,6 +21,7 @@ from sim.analysis.theory import (
     mmc_response,
     mva,
 )
+from sim.run import run
 
 demands = st.floats(min_value=1e-6, max_value=1e-2)
 stations = st.lists(
@@ -253,3 +254,21 @@ def test_the_mean_drain_of_exponential_services_is_that_of_many_draws(servers):
         free[np.arange(len(free)), first] += column
     last = free.max(axis=1).mean()
     assert mean_exponential_drain(6, 2.0, servers) == pytest.approx(last, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ('disk', 'work'),
+    [
+        (
+            {'kind': 'ssd'},
+            {'rw': 'randwrite', 'bs': 65536},
+        ),  # its units are programmed side by side
+        ({'disk': 'optane-p4800x'}, {'rw': 'randwrite', 'bs': 65536}),
+        ({'disk': 'nvme-mlc-p3700'}, {'rw': 'read', 'size': '256k', 'io_size': '2M'}),  # registers
+    ],
+    ids=['long write', 'long write of a preset', 'read again and again'],
+)
+def test_a_disk_that_spares_a_request_something_is_not_outside_the_bounds(disk, work):
+    many = {} if 'io_size' in work else {'number_ios': 300}
+    result = run(workload={**work, **many, 'iodepth': 3, 'numjobs': 3}, target=disk)
+    assert result.violations == []

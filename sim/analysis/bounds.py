@@ -237,11 +237,11 @@ def _medium(
         return float(target.quantiles.mean_ns) / 1e9, target.lanes
     if target.kind == 'ssd':
         if write:
-            units = 0 if target.write_cache else -(-bs // target.program_unit)
-            return units * float(target.program_time.mean_ns) / 1e9, target.dies
-        # A stripe is read once for all requests that lie in it and come one after the other.
-        share = 1.0 if apart else min(bs / target.stripe, 1.0)
-        return share * float(target.read_time.mean_ns) / 1e9, target.dies
+            # The units of a long write are programmed side by side.
+            spent = 0.0 if target.write_cache else float(target.program_time.mean_ns) / 1e9
+            return spent, target.dies
+        # A stripe stays in its die's register: who asks for it next is spared the page read.
+        return (float(target.read_time.mean_ns) / 1e9 if apart else 0.0), target.dies
     if target.kind == 'hdd':
         spared = target.write_cache if write else target.read_ahead
         return (0.0 if spared else bs / target.track * 60 / target.rpm), 1

@@ -33,9 +33,7 @@ class Cell:
     def name(self) -> str:
         """For a command line: drain/vhost-scsi/7.2/event_idx/0/three."""
         ring = 'event_idx' if self.event_idx else 'flags'
-        return '/'.join(
-            (self.policy, self.backend, self.kernel, ring, str(self.gap_ns), self.load)
-        )
+        return '/'.join((self.policy, self.backend, self.kernel, ring, str(self.gap_ns), self.load))
 
 
 def hazard(cell: Cell, what: str, fates: Collection[str]) -> str | None:
