@@ -14,6 +14,8 @@ checker speaks.
               three   iodepth 3 on a disk of 80 us
               eight   two jobs of iodepth 4, a queue and a vCPU for each (not with --quick)
               sparse  two jobs on one queue, each with an arrival a second on the average
+              twins   two jobs of iodepth 1, each with a queue, a vCPU and a vhost worker: from the
+                      first step on, when all of them do everything at once (not with --quick)
 
 Expect: with policy drain nothing is lost, doubled or torn on 6.12 and 7.2. On 7.2 one thing
 remains: a kick that the worker has not seen when the endpoint is cleared is consumed, SET_ENDPOINT
@@ -53,6 +55,7 @@ GAPS_NS_QUICK = (0, 30_000, 1_000_000)
 LEAD_NS = 100_000  # of policies that have a lead time; the boundary is then where it begins
 BOUNDARIES, BOUNDARIES_QUICK = 10_000, 2_000  # of each policy
 SKIP = 200  # steps before the window: caches are warm, queues are full
+SKIP_OF = {'twins': 0}
 
 # What lies between the standstill and the loss of the backend takes no time: the gap is all of it.
 AT_ONCE = {
@@ -81,9 +84,13 @@ LOADS = {
         'workload.iodepth': 1, 'workload.numjobs': 2, 'guest.vcpus': 2,
         'workload.rate_iops': 1, 'workload.rate_process': 'poisson',
     },
+    'twins': {
+        'workload.iodepth': 1, 'workload.numjobs': 2, 'device.num_queues': 2, 'guest.vcpus': 2,
+    },
 }  # fmt: skip
+LOADS_OF_KERNEL = {'twins': {'device.worker_per_virtqueue': 'on'}}
 LOADS_QUICK = ('one', 'three', 'sparse')
-ORDERED = ('one', 'three', 'sparse')  # loads at which other orders are tried
+ORDERED = ('one', 'three', 'sparse', 'twins')  # loads at which other orders are tried
 
 # What is left out, how, and how the sentence of its checker begins. VRING_F_LOG is not among them:
 # QEMU marks the used rings when it unmaps them, so that nobody misses it in the last round.
@@ -169,9 +176,9 @@ def world_config(options: argparse.Namespace, world: World) -> Any:
         'device.driver': f'{backend}-pci', 'device.event_idx': 'on' if event_idx else 'off',
         'run.hypothetical': 'off' if group == OWN else 'on', **LOADS[load],
     }  # fmt: skip
-    return command.config(
-        options, under=under, vary=vary | ({'host.kernel': kernel} if backend == KERNEL else {})
-    )
+    if backend == KERNEL:
+        vary |= LOADS_OF_KERNEL.get(load, {}) | {'host.kernel': kernel}
+    return command.config(options, under=under, vary=vary)
 
 
 def experiment(options: argparse.Namespace) -> command.Outcome:
@@ -188,7 +195,8 @@ def experiment(options: argparse.Namespace) -> command.Outcome:
         steps = [math.ceil(wanted / counts[cell.policy]) for cell in cells]
         config = world_config(options, world).effective()
         orders = not quick and world[3] in ORDERED
-        calls[label_of(world)] = config, cells, [how(cell) for cell in cells], steps, SKIP, orders
+        hows, skip = [how(cell) for cell in cells], SKIP_OF.get(world[3], SKIP)
+        calls[label_of(world)] = config, cells, hows, steps, skip, orders
     rows = [row for found in command.each(options, stop_search.search, calls) for row in found]
     violations = [text for row in rows for text in row.pop('violations')]
     ablations = removed(options)
@@ -281,7 +289,8 @@ def instead(options: argparse.Namespace) -> int | None:
     group = str(group_of(cell.backend, cell.policy))
     config = world_config(options, (cell.backend, cell.kernel, cell.event_idx, cell.load, group))
     try:
-        moment, made = stop_search.replay(config.effective(), how(cell), SKIP, 1 << 20, name)
+        skip = SKIP_OF.get(cell.load, SKIP)
+        moment, made = stop_search.replay(config.effective(), how(cell), skip, 1 << 20, name)
     except KeyError:
         raise ConfigError(f'--replay {options.replay}: the window has no boundary {name}') from None
     print(stop_search.tell(cell, moment, made))
