@@ -219,6 +219,12 @@ def test_a_killed_source_is_missed_until_the_stream_is_out():
         assert move(f'source_killed@{place}')['outcome'] == 'ok'
 
 
+def test_a_source_that_is_killed_while_it_takes_the_vm_up_again():
+    report = move('link_cut@ram_rest,source_killed@device_start+10us')
+    assert report['outcome'].startswith('QEMU exits: killed by SIGKILL, after: Unable to write')
+    assert said(report, 'ownership: the VM runs on neither side')
+
+
 def test_a_killed_destination():
     for place in ('precopy', 'ram_rest'):
         report = move(f'destination_killed@{place}')

@@ -42,7 +42,9 @@ class Mishaps:
         self.half: simpy.Process | None = None
         self.lock: simpy.Event | None = None  # fires when the big lock is released
         self.stream_out = False
-        self.arrived = False
+        self.arrived = self.came_back = False
+        self.source: Host | None = None
+        self.destination: Host | None = None
         self.over_at: int | None = None  # when the source knows of the destination's end
         self.cancelled_at: int | None = None  # when it was asked for, until it has acted
         self.no_log_memory = False
@@ -101,14 +103,16 @@ class Mishaps:
         return self.over_at is not None and host.control.now >= self.over_at
 
     def _kill_source(self, fault: Fault, host: Host) -> Action:
-        if self.stream_out:
+        if self.stream_out and not self.came_back:
             self.findings.append('the source was killed when the stream was out: nobody missed it')
             return
-        yield from die(host, self.half)
+        yield from die(self.source or host, self.half)
 
     def _kill_destination(self, fault: Fault, host: Host) -> Action:
-        if self.arrived:
-            yield from die(host, self.half)
+        if self.came_back:
+            return  # the source goes on without it
+        if self.destination is not None:
+            yield from die(self.destination, self.half)
         else:
             self._lose(RESET, host)
 

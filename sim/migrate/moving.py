@@ -93,6 +93,7 @@ class Migrating:
     def __post_init__(self) -> None:
         plan = self.plan
         self.mishaps = Mishaps(self.link, return_path=plan.return_path, split=self._go_on_here)
+        self.mishaps.source = self.host
         self.faults.acts |= self.mishaps.acts()
         if plan.faults:
             self.link.may_break()
@@ -236,10 +237,14 @@ class Migrating:
 
     def fail_on_source(self, why: str) -> Action:
         """migration_iteration_finish() of a migration that failed: the VM goes on where it was."""
+        self.mishaps.half = self.host.control.env.active_process
+        self.mishaps.came_back = True
         try:
             yield from self._resume()
         except VmExitError as end:
             self._ends(f'QEMU exits: {end}, after: {why}')
+        except simpy.Interrupt as signal:
+            self._ends(f'QEMU exits: {signal.cause}, after: {why}')
         else:
             what = 'cancelled' if self.link.cancelled else 'failed'
             self.outcome = f'{what}, {ON_SOURCE}: {why}'
@@ -318,7 +323,7 @@ class Migrating:
         host.virtio.parent_obj.host_features = self.there.agreed.offered
         host.control.start(control_of_config(self.there))
         self.arrived, self.arrived_host = engine, host
-        self.mishaps.arrived = True
+        self.mishaps.arrived, self.mishaps.destination = True, host
         self.faults.watch(host, 'destination')
         if has_endpoint(self.host) and not plan.local:
             self.sentences.append(
