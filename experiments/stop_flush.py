@@ -61,7 +61,13 @@ SKIP_OF = {'twins': 0}
 AT_ONCE = {
     f'control.{name}': '0'
     for name in (
-        'vcpu_kick', 'vm_state_notify', 'qemu_step', 'ioctl', 'vq_access', 'message', 'reply',
+        'vcpu_kick',
+        'vm_state_notify',
+        'qemu_step',
+        'ioctl',
+        'vq_access',
+        'message',
+        'reply',
     )
 }
 MACHINE: dict[str, Any] = {

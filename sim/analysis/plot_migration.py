@@ -1,5 +1,6 @@
 """Figures of migrations: what the downtime consists of, and what it depends on."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -29,11 +30,14 @@ DISKS = {
 
 @styled
 def phases(table: pd.DataFrame) -> Figure:
-    """Stacked phases from the pause of the vCPUs to their resumption, against iodepth."""
+    """Stacked phases from the pause of the vCPUs to their resumption, against iodepth; on a disk
+    of the user's against the lead of each policy.
+    """
+    own = not (table['series'] == 'depth').any()
+    parts = _by_policy(table) if own else _by_disk(table)
     figure = Figure(figsize=(11, 4.6))
-    panels = figure.subplots(1, len(DISKS), sharey=True).flat
-    for axes, (disk, title) in zip(panels, DISKS.items(), strict=True):
-        mine = table[(table['series'] == 'depth') & (table['disk'] == disk)]
+    panels = figure.subplots(1, len(parts), sharey=True).flat
+    for axes, (title, mine, ticks) in zip(panels, parts, strict=True):
         below = np.zeros(len(mine))
         places = np.arange(len(mine))
         for (label, names), colour in zip(GROUPS.items(), PALETTE, strict=True):
@@ -49,9 +53,10 @@ def phases(table: pd.DataFrame) -> Figure:
             places, below, yerr=intervals(mine, 'stopped_ms'), color='black', linestyle='',
             capsize=2,
         )  # fmt: skip
-        axes.set_xticks(places, [str(depth) for depth in mine['iodepth']])
-        axes.set_xlabel('iodepth')
+        axes.set_xticks(places, [f'{tick:g}' for tick in ticks])
+        axes.set_xlabel('lead (ms)' if own else 'iodepth')
         axes.set_title(title, fontsize=9)
+        axes.set_xlim(-0.6, max(len(other) for _, other, _ in parts) - 0.4)
         clean(axes, 'y')
     figure.axes[0].set_ylabel('vCPUs stopped (ms), 95 % interval of the whole')
     handles, labels = figure.axes[0].get_legend_handles_labels()
@@ -60,20 +65,38 @@ def phases(table: pd.DataFrame) -> Figure:
     return figure
 
 
+Parts = list[tuple[str, pd.DataFrame, pd.Series]]  # title, rows, what stands below each bar
+
+
+def _by_disk(table: pd.DataFrame) -> Parts:
+    depths = table[table['series'] == 'depth']
+    found = [(title, depths[depths['disk'] == disk]) for disk, title in DISKS.items()]
+    return [(title, mine, mine['iodepth']) for title, mine in found]
+
+
+def _by_policy(table: pd.DataFrame) -> Parts:
+    return [
+        (str(policy), mine, mine['lead_us'] / 1e3)
+        for policy, mine in table.groupby('policy', sort=False)
+    ]
+
+
 @styled
 def downtime(table: pd.DataFrame) -> Figure:
-    """Six panels: drain by depth and service time, what is dirtied, the link; policies by lead."""
+    """Six panels: drain by depth and service time, what is dirtied, the link; policies by lead.
+
+    On a disk of the user's the last two only.
+    """
+    if not (table['series'] == 'depth').any():
+        figure = Figure(figsize=(10, 4.4))
+        _both_by_lead(figure.subplots(1, 2).flat, table)
+        return figure
     figure = Figure(figsize=(14, 8))
     panels = figure.subplots(2, 3).flat
     _by_depth(next(panels), table)
     _by_service(next(panels), table)
     _by_dirt(next(panels), table)
-    stopped, blackout = next(panels), next(panels)
-    _by_lead(stopped, table, 'stopped_ms', 'vCPUs stopped (ms)')
-    _by_lead(blackout, table, 'blackout_ms', 'longest gap between completions (ms)')
-    top = max(axes.get_ylim()[1] for axes in (stopped, blackout))
-    for axes in (stopped, blackout):
-        axes.set_ylim(0, 1.35 * top)  # room for the legend
+    _both_by_lead([next(panels), next(panels)], table)
     _by_link(next(panels), table)
     figure.suptitle(
         'Downtime of a migration: what it depends on, and what helps (bars: 95 % interval)'
@@ -136,6 +159,15 @@ def _by_service(axes: Axes, table: pd.DataFrame) -> None:
     axes.legend(loc='upper left')
 
 
+def _both_by_lead(panels: Iterable[Axes], table: pd.DataFrame) -> None:
+    stopped, blackout = panels
+    _by_lead(stopped, table, 'stopped_ms', 'vCPUs stopped (ms)')
+    _by_lead(blackout, table, 'blackout_ms', 'longest gap between completions (ms)')
+    top = max(axes.get_ylim()[1] for axes in (stopped, blackout))
+    for axes in (stopped, blackout):
+        axes.set_ylim(0, 1.35 * top)  # room for the legend
+
+
 def _by_lead(axes: Axes, table: pd.DataFrame, name: str, label: str) -> None:
     mine = table[table['series'] == 'policy']
     plain = mine[mine['policy'] == 'drain'].iloc[0]
@@ -148,7 +180,8 @@ def _by_lead(axes: Axes, table: pd.DataFrame, name: str, label: str) -> None:
         )  # fmt: skip
     axes.axhline(plain[name], color=COLOURS[0], label='drain, which has no lead')
     axes.set(xlabel='lead time before the pause of the vCPUs (ms)', ylabel=label)
-    axes.set_title('iodepth 16, exponential 1 ms: flushing earlier')
+    disk = 'exponential 1 ms' if plain['disk'] == 'exponential' else "a disk of the user's"
+    axes.set_title(f'iodepth {plain["iodepth"]}, {disk}: flushing earlier')
     axes.legend(ncols=2, loc='upper left')
 
 
