@@ -3,8 +3,8 @@
 All state is flat arrays. A `Window` walks through a run step by step and copies the arrays behind
 each step; `branch` puts one copy under a fresh engine and a fresh control plane, at that time, and
 stops the VM there: the vCPUs stand still at exactly this boundary, or a policy with a lead time
-begins. The VM goes on on another host; but the migration of an in-flight region is not modelled:
-with one it stops and goes on on the same host.
+begins. The VM goes on on another host; with an in-flight region, which `sim migrate` hands over, it
+stops here and goes on on the same host.
 
 For a migration dirty logging is on all the time, as in the last round of a pre-copy: at the
 beginning of the window all memory counts as sent, and the logs have what was written since.
