@@ -40,11 +40,9 @@ MACHINE: dict[str, dict[str, Any]] = {
     'host': {'kernel': '7.2'},
     'device': {'migratable': 'on'},
     'workload': {'rw': 'randread', 'runtime': '100s', 'time_based': 'on'},
-    'migration': {
-        'at': '5ms', 'ram': '64m', 'max_bandwidth': '0', 'run_on': '5ms', 'downtime_limit': '9ms',
-    },
+    'migration': {'at': '5ms', 'ram': '64m', 'max_bandwidth': '0', 'run_on': '5ms'},
     'target': {'size': '64m'},
-}  # fmt: skip
+}
 ONE_MS = {'target.kind': 'lanes', 'target.service': '1ms'}
 DISKS = {
     'constant': ONE_MS | {'target.distribution': 'constant', 'target.lanes': 64},
@@ -57,6 +55,7 @@ LEADS_US = (0, 100, 300, 1000, 2000, 3000, 5000, 10000)
 DIRTY_SHARES = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8)
 LINKS_GBIT = (1, 2.5, 10, 25, 40, 100)
 BITS = 125_000_000  # bytes per second in a Gbit/s
+LIMIT_MS = 9.0  # that the answer is given for, unless the disk is the user's and so is the limit
 SEEDS, SEEDS_QUICK = 24, 6
 GOLDEN = 0.618033988749895  # its multiples are spread evenly over the unit interval
 
@@ -180,6 +179,8 @@ def experiment(options: argparse.Namespace) -> command.Outcome:
         mine = found[number * len(seeds) : (number + 1) * len(seeds)]
         broken += [sentence for one in mine for sentence in one['violations']]
         good = [one for one in mine if one['outcome'] == 'ok']
+        if not good:
+            raise command.FailedError(f'point {number + 1}, {row}: {mine[0]["outcome"]}')
         row = row | {'runs': len(mine), 'ok': len(good), 'theory_ms': theory_ms(row)}
         row['log_all_window'] = sum(one['log_all_window'] for one in mine)
         for name in mine[0]:
@@ -233,7 +234,8 @@ def show(outcome: command.Outcome) -> None:
             'before LOG_ALL was set (docs/reference/migration.md)'
         )
     print()
-    limit = outcome.config.migration.downtime_limit / 1e6
+    own = outcome.rows[0]['disk'] == 'own'
+    limit = outcome.config.migration.downtime_limit / 1e6 if own else LIMIT_MS
     for line in answers(outcome.rows, limit):
         print(line)
 
@@ -253,14 +255,14 @@ def answers(rows: list[dict[str, Any]], limit_ms: float) -> list[str]:
         if not enough:
             best = min(line, key=lambda row: row['stopped_p95_ms'])
             found.append(
-                f'policy {policy}: with no lead of these do 95 % stay below downtime_limit='
+                f'policy {policy}: with no lead of these do 95 % stay below '
                 f'{limit_ms:g} ms; {best["stopped_p95_ms"]:.2f} ms at {best["lead_us"] / 1e3:g} ms'
             )
             continue
         best = min(enough, key=lambda row: row['lead_us'])
         found.append(
             f'policy {policy}: with a lead of {best["lead_us"] / 1e3:g} ms 95 % stay below '
-            f'downtime_limit={limit_ms:g} ms; the guest hears nothing for '
+            f'{limit_ms:g} ms; the guest hears nothing for '
             f'{best["blackout_ms"]:.2f} ms'
         )
     return found
