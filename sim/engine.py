@@ -214,13 +214,13 @@ class SimpyEngine(Engine):
 
     def run(self, until: simpy.Event | None = None) -> None:
         """Until nobody has anything left to do, or until an event has been processed."""
-        if until is not None and until.processed:
+        if until is None:
+            self.env.run()
             return
-        try:
-            self.env.run(until)
-        except RuntimeError:  # nobody has anything left to do, and the event has not come
-            if until is None or until.triggered or self.env.peek() != float('inf'):
-                raise
+        # Not env.run(until): it puts the event back on the calendar where it has stopped, so that
+        # there is always something due now (next_control).
+        while not until.processed and self.env.peek() != float('inf'):
+            self.env.step()
 
 
 ENGINES: dict[str, type[Engine]] = {'simpy': SimpyEngine, 'compiled': CompiledEngine}

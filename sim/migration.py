@@ -121,6 +121,7 @@ def policy_of(config: Config, plan: Migration) -> Policy:
         hypothetical=config.run.hypothetical,
         depth=plan.depth,
         timeout=plan.timeout,
+        option='migration.{}={}',
     )
 
 
@@ -161,8 +162,23 @@ def destination_of(config: Config) -> Config:
         driver = config.device.driver
         table, _ = parse_device(f'{driver},{plan.to_device}')
         given = {name: value for name, value in table.items() if name != 'driver'}
+        check_queues(config, given)
         sections['device'] = {**sections['device'], **given}
     return from_effective(sections)
+
+
+def check_queues(config: Config, given: dict[str, Any]) -> None:
+    """As many request queues on both sides, even of those that the guest does not use: the MSI-X
+    table has vectors for them, and get_pci_config_device() refuses one of another size.
+
+    Errors: ConfigError.
+    """
+    here, there = config.device.num_queues, given.get('num_queues')
+    if there is not None and str(there.value) != str(here):
+        raise ConfigError(
+            f'migration.to_device: num_queues={there.value}, but the source has {here} in use: '
+            'where the PCI devices differ, QEMU refuses the load; take it out'
+        )
 
 
 def check(config: Config, plan: Migration) -> None:

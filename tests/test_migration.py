@@ -245,3 +245,41 @@ def test_on_one_host_the_target_must_be_let_go_before_the_destination_takes_it()
     assert move(*local)['outcome'] == 'ok'
     kept = move(*local, 'migration.faults=clear_endpoint@source', 'migration.return_path=on')
     assert 'unable to start vhost-scsi: No such device' in kept['outcome']
+
+
+def test_request_queues_that_the_guest_does_not_use_must_be_on_both_sides():
+    """Their MSI-X vectors are in the PCI configuration space that QEMU compares."""
+    with pytest.raises(ConfigError, match='num_queues=5, but the source has 1 '):
+        move('migration.to_device=num_queues=5')
+
+
+@pytest.mark.parametrize(
+    ('key', 'said'),
+    [
+        ('policy=Drain', 'migration.policy=Drain: no such policy'),
+        ('depth=3', 'migration.depth: has no meaning with migration.policy=drain'),
+        ('timeout=1s', 'migration.timeout: has no meaning with migration.policy=drain'),
+        ('lead=1ms', 'migration.lead: has no meaning with migration.policy=drain'),
+    ],
+)
+def test_a_policy_that_is_refused_is_named_by_its_key(key, said):
+    with pytest.raises(ConfigError, match=said):
+        move(f'migration.{key}')
+
+
+def test_a_disk_that_is_busy_at_the_hand_over_has_charged_no_more_than_the_time_that_was():
+    """Its cache is written out to the medium, and each access is charged as it begins."""
+    busy = ['host.kernel=6.12', 'migration.at=0', 'migration.run_on=500us', 'run.seed=7']
+    work = ['workload.rw=write', 'workload.number_ios=2000', 'workload.iodepth=64']
+    report = move('target.disk=hdd-7200', 'migration.max_bandwidth=1g', *busy, *work)
+    assert report['outcome'] == 'ok'
+    assert report['violations'] == []
+
+
+def test_a_source_that_goes_on_beside_the_destination_does_so_in_strides_on_both_engines():
+    """simpy.Environment.run(until) leaves the event on the calendar: something is due for ever."""
+    sets = [
+        'host.kernel=6.1', 'workload.rw=write', 'workload.iodepth=32', 'workload.number_ios=5000',
+        'target.service=1ms', 'migration.policy=inflight', 'run.hypothetical=on',
+    ]  # fmt: skip
+    assert move(*sets)['digest'] == move(*sets, 'run.engine=simpy')['digest']

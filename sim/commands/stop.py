@@ -86,6 +86,8 @@ def stopped(options: argparse.Namespace) -> dict[str, Any]:
     from sim.exports import timeline
 
     config = load(**config_sources(options), sets=[*options.sets, *version_sets(options)])
+    if config.migration is not None:
+        print('note: [migration]: sim stop stops without it; use sim migrate', file=sys.stderr)
     plan = plan_of(
         config,
         at=options.at,

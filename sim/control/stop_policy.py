@@ -143,31 +143,34 @@ def policy_named(
     hypothetical: bool = False,
     depth: int | None = None,
     timeout: int | None = None,
+    option: str = '--{} {}',
 ) -> Policy:
-    """The policy of a name with its parameters, for a backend.
+    """The policy of a name with its parameters, for a backend; `option` is how the user has
+    written a name and its value, for messages.
 
     Errors: ConfigError where the backend cannot do it, or a parameter has no meaning.
     """
+    table = option.split('{')[0]
+    given, drain = option.format('policy', name), option.format('policy', 'drain')
     if name not in POLICIES:
-        raise ConfigError(f'--policy {name}: no such policy; known: {", ".join(POLICIES)}')
+        raise ConfigError(f'{given}: no such policy; known: {", ".join(POLICIES)}')
     policy = POLICIES[name]
     if stack in policy.never:
-        raise ConfigError(
-            f'--policy {name}: not with {stack}: {policy.never[stack]}; use --policy drain'
-        )
+        raise ConfigError(f'{given}: not with {stack}: {policy.never[stack]}; use {drain}')
     if stack in policy.could and not hypothetical:
         raise ConfigError(
-            f'--policy {name}: {policy.could[stack]}; use --policy drain, or try it all the same '
+            f'{given}: {policy.could[stack]}; use {drain}, or try it all the same '
             'with --set run.hypothetical=true'
         )
     if lead and not policy.lead:
-        raise ConfigError(f'--lead: has no meaning with --policy {name}; take it out')
+        raise ConfigError(f'{table}lead: has no meaning with {given}; take it out')
     if depth is not None and policy.depth is None:
-        raise ConfigError(f'--depth: has no meaning with --policy {name}; take it out')
+        raise ConfigError(f'{table}depth: has no meaning with {given}; take it out')
     if depth is not None and depth < 1:
-        raise ConfigError(f'--depth {depth}: a queue depth is 1 or more; to stop it use quiesce')
+        asked = option.format('depth', depth)
+        raise ConfigError(f'{asked}: a queue depth is 1 or more; to stop it use quiesce')
     if timeout is not None and policy.timeout is None:
-        raise ConfigError(f'--timeout: has no meaning with --policy {name}; take it out')
+        raise ConfigError(f'{table}timeout: has no meaning with {given}; take it out')
     return dataclasses.replace(
         policy, depth=depth or policy.depth, timeout=policy.timeout if timeout is None else timeout
     )

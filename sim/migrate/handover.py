@@ -85,7 +85,7 @@ def arrive(
     machine = replace(
         fresh, mem=mem, st=st, tr=source.tr.copy(), media=media, lines=_cold(source, fresh)
     )
-    _counters(machine, source)
+    _counters(machine, source, shared)
     _agents(machine, source, fresh, shared)
     return machine
 
@@ -144,7 +144,7 @@ def _cold(source: Machine, fresh: Machine) -> Words:
     return lines
 
 
-def _counters(machine: Machine, source: Machine) -> None:
+def _counters(machine: Machine, source: Machine, shared: bool) -> None:
     """Statistics of the host go on where they were."""
     for slot, kind in enumerate(machine.kinds):
         if kind in (*agents.CPU_KINDS, agents.DISK):
@@ -152,9 +152,14 @@ def _counters(machine: Machine, source: Machine) -> None:
                 place = machine.bases[slot] + int(name)
                 machine.st[place] = source.st[place]
         if kind == agents.DISK:
-            for name in (disks.D_LANE_BUSY, disks.D_SERIAL_BUSY):
-                place = machine.bases[slot] + int(name)
-                machine.st[place] = source.st[place]
+            base, now = machine.bases[slot], int(source.st[int(agents.H_NOW)])
+            lanes = now * int(source.st[base + int(disks.D_LANES)])
+            for name, most in ((disks.D_LANE_BUSY, lanes), (disks.D_SERIAL_BUSY, now)):
+                place = base + int(name)
+                # An access is charged as it begins: what is still to come of one (a cache that is
+                # written out) stays with a disk that is left behind.
+                busy = int(source.st[place])
+                machine.st[place] = busy if shared else min(busy, most)
     for device in machine.devices:
         seen = slice(device + int(vring.V_VERDICT), device + int(vring.V_TABLE))
         machine.st[seen] = source.st[seen]
