@@ -487,6 +487,16 @@ def check_polling(
             'workload.hipri=on: Linux refuses polled I/O (EOPNOTSUPP) on a device without poll '
             'queues; set guest.poll_queues and at least two device.num_queues',
         )
+    wanted = [job.iodepth for job in jobs if job.hipri for _ in range(job.numjobs)]
+    if wanted:
+        share = max(wanted) * -(-len(wanted) // polled)  # of one poll queue, at most
+        room = min(device['virtqueue_size'], guest['can_queue'] or device['virtqueue_size'])
+        refuse(
+            share > room,
+            f'workload.hipri=on: {share} polled requests may want one queue, which has {room}: in '
+            'this model a thread that waits for a tag does not poll, and all could wait for ever; '
+            'lower workload.iodepth, or raise guest.poll_queues or device.virtqueue_size',
+        )
 
 
 def check_host(host: Mapping[str, Any]) -> None:

@@ -36,7 +36,7 @@ from sim.migrate.moving import NOT_TAKEN, Migrating
 from sim.migrate.precopy import Precopy
 from sim.migrate.ram import Ram
 from sim.migrate.report import report
-from sim.run import Phases, Result, finish
+from sim.run import Phases, Result, check_single, finish
 from sim.run import prepare as prepare_run
 from sim.units import ns_to_cycles
 
@@ -183,13 +183,14 @@ def check_queues(config: Config, given: dict[str, Any]) -> None:
 
 def check(config: Config, plan: Migration) -> None:
     """What cannot be migrated, or not like this. Errors: ConfigError."""
-    if config.run.record != 'full':
-        raise ConfigError(
-            f'run.record={config.run.record}: a migration looks at every request; use '
-            'run.record=full'
-        )
+    check_single(config, 'a migration')
     if STACKS[config.device.driver] == 'vhost-scsi' and not config.device.migratable:
         raise ConfigError(f'device.migratable=off: {NOT_MIGRATABLE}')
+    if STACKS[config.device.driver] == 'vhost-scsi' and config.device.packed:
+        raise ConfigError(
+            'device.packed=on: no kernel vhost-scsi has packed rings, and none logs what it writes '
+            'to them: a migration would leave pages behind; take it out'
+        )
     if config.tmfs or any(lun.disk.kind == 'python' for lun in config.disks):
         raise ConfigError(
             'migration: neither [[tmf]] tables nor disks written in Python can be handed over; '

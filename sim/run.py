@@ -131,6 +131,19 @@ def prepare(
     return engine, phases
 
 
+def check_single(config: Config, what: str) -> None:
+    """`what` ('a stop') looks at every request of one run. Errors: ConfigError."""
+    if config.run.record != 'full':
+        raise ConfigError(
+            f'run.record={config.run.record}: {what} looks at every request; use run.record=full'
+        )
+    if config.run.replications > 1 or config.run.precision is not None:
+        raise ConfigError(
+            f'run.replications, run.precision: {what} is of one run; take them out, or give it '
+            'other seeds (run.seed)'
+        )
+
+
 def finish(
     config: Config,
     engine: Engine,

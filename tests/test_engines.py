@@ -186,7 +186,8 @@ def configs(draw):
     if draw(st.integers(0, 9)) == 0:
         workload = replay(workload, draw(st.sampled_from(SAMPLES)))
     queues, vcpus = draw(st.integers(1, 4)), draw(st.integers(1, 4))
-    if polled and min(queues, vcpus) > 1 and workload['ioengine'] == 'io_uring':
+    few = depth * workload['numjobs'] <= 32  # no more than the smallest ring has
+    if polled and few and min(queues, vcpus) > 1 and workload['ioengine'] == 'io_uring':
         workload['hipri'] = draw(st.booleans())
     stack = draw(stacks(min(queues, vcpus)))
     in_kernel = stack['device']['driver'] == 'vhost-scsi-pci'

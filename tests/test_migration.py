@@ -283,3 +283,18 @@ def test_a_source_that_goes_on_beside_the_destination_does_so_in_strides_on_both
         'target.service=1ms', 'migration.policy=inflight', 'run.hypothetical=on',
     ]  # fmt: skip
     assert move(*sets)['digest'] == move(*sets, 'run.engine=simpy')['digest']
+
+
+@pytest.mark.parametrize(
+    ('sets', 'said'),
+    [
+        (['run.replications=3'], 'a migration is of one run'),
+        (['run.precision=p99:0.1'], 'a migration is of one run'),
+        (['run.record=histogram'], 'a migration looks at every request'),
+        (['device.packed=on', 'run.hypothetical=on'], 'no kernel vhost-scsi has packed rings'),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else '',
+)
+def test_what_cannot_be_migrated_says_why(sets, said):
+    with pytest.raises(ConfigError, match=said):
+        move(*sets)

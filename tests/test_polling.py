@@ -135,3 +135,10 @@ def test_an_open_loop_polls_no_longer_than_until_the_next_arrival():
 def test_what_linux_cannot_poll_is_refused(sections, words):
     with pytest.raises(ConfigError, match=words):
         load(**sections)
+
+
+def test_more_polled_requests_than_tags_are_refused():
+    """A thread that waits for a tag does not poll here: all of them could wait for ever."""
+    work = {'iodepth': 64, 'number_ios': 50, 'ioengine': 'io_uring', 'hipri': True}
+    with pytest.raises(ConfigError, match='64 polled requests may want one queue, which has 32'):
+        load(workload=work, guest={'poll_queues': 1, 'vcpus': 2}, device={'virtqueue_size': 32})

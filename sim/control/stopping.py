@@ -34,7 +34,7 @@ from sim.faults import Faults
 from sim.faults import check as check_faults
 from sim.features import STACKS
 from sim.formats.faults import Fault, parse_faults
-from sim.run import Phases, Result, run
+from sim.run import Phases, Result, check_single, run
 from sim.units import cycles_to_ns, format_time, ns_to_cycles, parse_time_ns
 
 PHASES = (
@@ -318,10 +318,7 @@ def stop(
 
     Errors: ConfigError, also where the run is over by then.
     """
-    if config.run.record != 'full':
-        raise ConfigError(
-            f'run.record={config.run.record}: a stop looks at every request; use run.record=full'
-        )
+    check_single(config, 'a stop')
     if plan.log is not None and STACKS[config.device.driver] == 'virtio-scsi':
         raise ConfigError(
             f'--log: of {config.device.driver} QEMU marks what it writes by itself, there '

@@ -169,10 +169,10 @@ class Precopy:
             return
         counters = self.counters
         raise NotConvergingError(
-            f'does not converge: after {cycles_to_ns(waited, self.hz) / 1e9:.0f} s and '
-            f'{counters.dirty_sync_count} syncs {self.ram.pending >> 20} MiB are pending, '
-            f'{counters.threshold / 2**20:.0f} MiB would fit downtime_limit at '
-            f'{counters.bandwidth / 2**20:.0f} MiB/s; raise downtime_limit or max_bandwidth, or '
+            f'does not converge: after {cycles_to_ns(waited, self.hz) / 1e9:.3g} s and '
+            f'{counters.dirty_sync_count} syncs {self.ram.pending / 2**20:.3g} MiB are pending, '
+            f'{counters.threshold / 2**20:.3g} MiB would fit downtime_limit at '
+            f'{counters.bandwidth / 2**20:.3g} MiB/s; raise downtime_limit or max_bandwidth, or '
             'switch auto_converge on'
         )
 

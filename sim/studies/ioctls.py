@@ -57,6 +57,11 @@ def trace(config: Config) -> dict[str, list[dict[str, Any]]]:
 def migration(config: Config) -> dict[str, list[dict[str, Any]]]:
     """The rows of a VM without work that moves to another host, of source and destination."""
     config = with_migration(config)
+    if config.migration is not None and config.migration.faults:
+        raise ConfigError(
+            'migration.faults: these are the ioctls of a migration in which nothing goes wrong; '
+            'take it out'
+        )
     there, source = destination_of(config), _engine(config)
     host, parts = _lived(config, source)
     world, now = source.machine, int(source.env.now)
