@@ -271,6 +271,7 @@ def test_a_vm_that_ends_in_the_middle_of_a_run_is_told_of_and_nothing_runs_again
     monkeypatch.setattr(VhostScsi, 'set_endpoint', late)
     report = stop(load(workload={'number_ios': 400}), StopPlan(at=2_000_000))
     assert report['outcome'] == 'QEMU exits: unable to start vhost-scsi: No such device'
+    assert report['violations'] == [f'ownership: the VM runs no more: {report["outcome"]}']
     assert report['downtime_ns'] is None
     assert report['blackout_ns']['largest'] is None
 

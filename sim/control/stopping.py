@@ -231,9 +231,9 @@ class Stopping:
     ) -> tuple[list[str], list[str]]:
         """Findings, and those violations of the run and end to end that they do not explain.
 
-        Where QEMU has ended the VM, and where requests stand in a ring whose kick was consumed, the
-        real guest would wait for ever as well: it is found, and no mistake of the simulation. What
-        SPDK has given up is lost in life too, but a violation all the same.
+        Where requests stand in a ring whose kick was consumed, the real guest would wait for ever
+        as well: it is found, and no mistake of the simulation. A VM that has ended, and what SPDK
+        has given up, are lost in life too, but violations all the same, as in a migration.
         """
         assert self.host is not None
         machine, end = self.host.control.machine, self.host.backend
@@ -251,6 +251,7 @@ class Stopping:
             broken = ['liveness: the stop never ends, with the big lock held']
         if outcome.startswith('QEMU exits'):
             findings.append('liveness: the VM has ended; its requests are never answered')
+            broken = [*broken, f'ownership: the VM runs no more: {outcome}']
         elif self.plan.policy.breaks:
             return [], [*stamps, *run_violations]
         elif lost:
