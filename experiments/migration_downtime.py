@@ -25,7 +25,8 @@ request was fetched between SET_LOG_BASE and LOG_ALL.
 With a disk of your own (a config, --fio, --set target...) the policies are tried on it alone, and
 the last lines say which lead keeps the VM below migration.downtime_limit.
 
-Takes: a minute on two cores, --quick twenty seconds, behind the compilation of the kernels.
+Takes: two minutes on two cores with --jobs 2, --quick half a minute, behind the compilation of the
+kernels.
 """
 
 import argparse
