@@ -11,7 +11,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from sim.errors import ConfigError
@@ -54,10 +54,11 @@ def held_folder(parent: Path, name: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def whole_folder(place: Path) -> Iterator[Path]:
+def whole_folder(place: Path, will_do: Callable[[], bool] = lambda: False) -> Iterator[Path]:
     """A folder to write files into; at the end it becomes `place`, in place of what was there.
 
-    After an exception nothing has happened. Errors: OSError.
+    `will_do`: is what stands there by then as good? Then it stays, and nobody who reads it meets
+    the moment between two folders. After an exception nothing has happened. Errors: OSError.
     """
     with held_folder(place.parent, place.name) as part:
         yield part
@@ -71,6 +72,8 @@ def whole_folder(place: Path) -> Iterator[Path]:
             except OSError:
                 if not place.is_dir():
                     raise
+                if will_do():
+                    return
                 remove_folder(place)
         (place / LOCK).unlink(missing_ok=True)
         _sync(place.parent)

@@ -20,7 +20,7 @@ from sim.__main__ import main
 from sim.config import load
 from sim.errors import ConfigError, UnfinishedError
 from sim.folders import held_folder, remove_leftovers, whole_folder
-from sim.points import load_report
+from sim.points import load_report, save_files
 from sim.progress import Progress, status_of
 from sim.sweep import State, labels_of, run_points, shard_of, sweep
 
@@ -125,6 +125,20 @@ def test_two_sweeps_at_once_in_one_folder_do_not_disturb_each_other(tmp_path):
         thread.join()
     assert found[0] == found[1]
     assert {p.name for p in tmp_path.iterdir()} == {c.id for c in configs}
+
+
+def test_a_finished_point_is_not_replaced_while_somebody_reads_it(tmp_path):
+    """The slower of two sweeps finds the point there, as good as its own."""
+    (config,) = configs_of(1)
+    (place,) = sweep([config], tmp_path)
+    before = (place / 'report.json').stat().st_ino
+    files = {path.name: path.read_bytes() for path in place.iterdir()}
+    save_files(tmp_path, config, files)
+    assert (place / 'report.json').stat().st_ino == before
+    (place / 'report.json').write_text('{}')  # what is no finished point is replaced
+    save_files(tmp_path, config, files)
+    assert (place / 'report.json').read_bytes() == files['report.json']
+    assert [path.name for path in tmp_path.iterdir()] == [config.id]
 
 
 # ---- many processes
