@@ -27,7 +27,7 @@ the old reply, and takes the WRITE for done (lost). Policy look, which no kernel
 nothing; nor does anything go wrong with devices that poll their rings or look into them at the
 start. Each removed mechanism is noticed by the checker of its requirement.
 
-Takes: twenty minutes on two cores with --jobs 2, --quick two, behind the compilation of the
+Takes: ten minutes on two cores with --jobs 2, --quick two, behind the compilation of the
 kernels.
 
 `--replay CELL:BOUNDARY` tells one boundary once more, `--timeline FILE` writes it for
