@@ -245,11 +245,11 @@ def _by_hand(config: Any, act: Any) -> tuple[Any, Any]:
 
 
 def _outcome(rows: Any) -> dict[str, Any]:
-    from sim.control import felt
+    from sim.analysis import frame
 
-    left = int((rows[:, felt.COLUMN['t_complete']] == 0).sum())
-    used = rows[:, felt.COLUMN['t_used']] > 0
-    silent = int((used & (rows[:, felt.COLUMN['t_complete']] == 0)).sum())
+    left = int((rows[:, frame.COLUMN['t_complete']] == 0).sum())
+    used = rows[:, frame.COLUMN['t_used']] > 0
+    silent = int((used & (rows[:, frame.COLUMN['t_complete']] == 0)).sum())
     return {'outcome': 'hung' if left else 'ok', 'unanswered': left, 'used_not_seen': silent}
 
 

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sim import agents, record
+from sim import agents
 from sim.agents import IDLE, NEVER
+from sim.analysis.frame import COLUMN
 from sim.control.clock import Action
 from sim.control.power import Host
 from sim.disks import fields as disks
@@ -27,7 +28,6 @@ from sim.features import STACKS, version
 from sim.formats.faults import IOCTLS, STRIKES, Fault
 from sim.units import cycles_to_ns, ns_to_cycles
 
-COLUMN = {name: index for index, name in enumerate(record.COLUMNS)}
 Act = Callable[[Fault, Host], Action]
 
 

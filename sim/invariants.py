@@ -10,11 +10,11 @@ import pandas as pd
 
 from sim import agents, backend, guest, record, recorder
 from sim.analysis import frame
+from sim.analysis.frame import COLUMN
 from sim.machine import Machine
 from sim.se_cmd import OP_WRITE
 
 Rows = npt.NDArray[np.int64]
-COLUMN = {name: index for index, name in enumerate(record.COLUMNS)}
 
 
 def check(machine: Machine) -> list[str]:
@@ -154,7 +154,7 @@ def data(rows: Rows, luns: Rows) -> list[str]:
     block = done[row_of, COLUMN['lba']] + np.arange(len(row_of)) - starts[row_of]
     place = luns[done[row_of, COLUMN['job']]] << 40 | block
     write = done[row_of, COLUMN['op']] == OP_WRITE
-    stamp = (done[row_of, COLUMN['serial']] * 2654435761) ^ block
+    stamp = block_stamps(done[row_of, COLUMN['serial']], block)
     if write.any():
         held = pd.Series(np.where(write, stamp, 0)).mask(~write).groupby(place).ffill()
         unwritten = held.isna().to_numpy()
@@ -162,7 +162,7 @@ def data(rows: Rows, luns: Rows) -> list[str]:
         found[unwritten] = -1 - block[unwritten]
     else:
         found = -1 - block
-    folds = _fold(np.where(write, stamp, found), starts, blocks)
+    folds = folds_of(np.where(write, stamp, found), starts, blocks)
     looked_at = (done[:, COLUMN['op']] == OP_WRITE) | (done[:, COLUMN['t_complete']] > 0)
     wrong = np.flatnonzero((folds != done[:, COLUMN['stamp']]) & looked_at)
     if wrong.size == 0:
@@ -182,7 +182,12 @@ def _last_written(place: Rows, write: npt.NDArray[np.bool_], stamp: Rows) -> Row
     return np.where(latest >= 0, stamp[np.maximum(latest, 0)], 0)
 
 
-def _fold(stamps: Rows, starts: Rows, blocks: Rows) -> Rows:
+def block_stamps(serials: Rows | np.int64, blocks: Rows) -> Rows:
+    """record.block_stamp of every block."""
+    return (serials * 2654435761) ^ blocks
+
+
+def folds_of(stamps: Rows, starts: Rows, blocks: Rows) -> Rows:
     """record.fold over the blocks of each request, wrapping at 64 bits."""
     total = np.zeros(len(blocks), dtype=np.int64)
     for place in range(int(blocks.max(initial=0))):

@@ -23,7 +23,6 @@ from sim.lio import ports
 from sim.lio.ports import TargetPlan
 from sim.lio.spec import KERNELS, LunSpec
 from sim.units import ns_to_cycles
-from sim.user import aio_poll, reactor
 from sim.user import plan as user_plan
 from sim.user.plan import UserPlan
 from sim.vhost.plan import DevicePlan, HostPlan, Kworkers, Thread
@@ -561,18 +560,3 @@ class _Builder:
             self.put(base, guest.V_THREADS, count)
             self.put(base, guest.V_THREAD_LIST, self._table(threads))
         return plans
-
-
-def states_of(kind: int) -> list[str]:
-    """Names of the states of a kind of agent, for humans."""
-    return {
-        agents.VCPU: guest.STATES,
-        agents.WORKER: backend.STATES,
-        agents.KICK: list(crossing.KICK_STATES),
-        agents.IRQ: list(crossing.IRQ_STATES),
-        agents.LIO_SUBMIT: target.STATES,
-        agents.LIO_COMPLETE: target.STATES,
-        agents.NOTIFIER: list(crossing.KICK_STATES),
-        agents.REACTOR: reactor.STATES,
-        agents.IOTHREAD: aio_poll.STATES,
-    }.get(kind, ['idle'])

@@ -9,7 +9,6 @@ import pytest
 from sim import agents, guest
 from sim.analysis import frame
 from sim.config import load
-from sim.control import felt
 from sim.control.stopping import StopPlan, stop
 from sim.errors import ConfigError
 from sim.formats.faults import IOCTLS, PHASES, STRIKES, parse_faults
@@ -368,7 +367,7 @@ def hold_the_rule(seed):
         seen['sides'] = len(alive)
         for machine in alive:
             rows = frame.trace_rows(machine)
-            seen['unanswered'] = int((rows[:, felt.COLUMN['t_complete']] == 0).sum())
+            seen['unanswered'] = int((rows[:, frame.COLUMN['t_complete']] == 0).sum())
 
     report = move(faults, *sets, look=look)
     told = report['violations'] or [f for f in report['findings'] if f.startswith('liveness')]

@@ -7,8 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from sim import agents, backend, costs, machine, record, vring
+from sim import agents, backend, costs, machine, vring
 from sim.analysis import frame
+from sim.analysis.frame import COLUMN
 from sim.config import load
 from sim.control.power import switch_on
 from sim.control.stop_policy import POLICIES, policy_named
@@ -20,7 +21,6 @@ from sim.run import Phases
 from sim.vhost.dev import index_at
 
 MS = 1_000_000
-COLUMN = {name: index for index, name in enumerate(record.COLUMNS)}
 DISK_100MS = {'kind': 'lanes', 'service': '100ms', 'distribution': 'constant', 'lanes': 64}
 SLOW_WORKER = {'vhost.worker_pop_share': '20us'}  # as under emulation: fetching takes its time
 

@@ -5,8 +5,8 @@ import pytest
 
 from experiments import command, stop_flush
 from sim import record
+from sim.analysis.frame import COLUMN
 from sim.config import from_effective
-from sim.control.felt import COLUMN
 from sim.engine import CompiledEngine
 from sim.migrate import fate
 from sim.run import Phases, digest_of

@@ -7,8 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from sim import record, vring
+from sim import invariants, record, vring
 from sim.analysis import frame
+from sim.analysis.frame import COLUMN
 from sim.config import load
 from sim.control import stop_stamps
 from sim.control.stop_policy import policy_named
@@ -17,7 +18,6 @@ from sim.layout import USED_IDX
 from sim.se_cmd import OP_READ, OP_WRITE
 
 MS = 1_000_000
-COLUMN = {name: index for index, name in enumerate(record.COLUMNS)}
 DISK = {'kind': 'lanes', 'service': '200us', 'distribution': 'exponential', 'lanes': 16}
 WORK = {'rw': 'randrw', 'iodepth': 8, 'size': '64k', 'io_size': '1M', 'norandommap': True}
 
@@ -81,7 +81,7 @@ def test_an_older_write_that_was_done_again_makes_its_blocks_stale(finished):
     same = (rows[:, COLUMN['lba']] == row[COLUMN['lba']]) & (rows[:, COLUMN['op']] == OP_WRITE)
     older = rows[same & (rows[:, COLUMN['t_complete']] < row[COLUMN['t_submit']])][0]
     for block in range(row[COLUMN['lba']], row[COLUMN['lba']] + 8):
-        hold(machine, block, older[COLUMN['serial']] * stop_stamps.STAMP ^ block)
+        hold(machine, block, invariants.block_stamps(older[COLUMN['serial']], block))
     (line,) = stop_stamps.check(machine, rows)
     assert line.startswith('end to end: stale: 1 acknowledged WRITEs')
     assert f'holds WRITE serial {older[COLUMN["serial"]]}' in line
@@ -98,12 +98,12 @@ def test_either_of_two_writes_that_were_out_together_may_be_there():
         rows[:, COLUMN[name]] = values
     machine = _a_machine()
     for serial in (1, 2):
-        hold(machine, 0, serial * stop_stamps.STAMP)
+        hold(machine, 0, invariants.block_stamps(serial, 0))
         assert stop_stamps.writes(machine, rows) == []
     rows[0, COLUMN['t_complete']] = 12  # before the second was asked for
-    hold(machine, 0, stop_stamps.STAMP)
+    hold(machine, 0, invariants.block_stamps(1, 0))
     assert 'stale' in stop_stamps.writes(machine, rows)[0]
-    hold(machine, 0, 2 * stop_stamps.STAMP)
+    hold(machine, 0, invariants.block_stamps(2, 0))
     assert stop_stamps.writes(machine, rows) == []
 
 
@@ -128,7 +128,9 @@ def test_a_page_with_what_was_overwritten_is_seen(finished):
             break
     oldest = before[before[:, COLUMN['t_complete']].argmin(), COLUMN['serial']]
     blocks = row[COLUMN['lba']] + np.arange(8)
-    rows[index, COLUMN['stamp']] = stop_stamps._fold(oldest * stop_stamps.STAMP ^ blocks)
+    rows[index, COLUMN['stamp']] = invariants.folds_of(
+        invariants.block_stamps(oldest, blocks), np.array([0]), np.array([blocks.size])
+    )[0]
     (line,) = stop_stamps.check(machine, rows)
     assert line.startswith('end to end: page: 1 READs brought what the disk could not hold')
     assert f'serial {row[COLUMN["serial"]]}, blocks {blocks[0]} to {blocks[-1]}' in line

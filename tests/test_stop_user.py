@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sim import backend, costs, machine, record
+from sim import backend, costs, machine
 from sim.analysis import frame
+from sim.analysis.frame import COLUMN
 from sim.config import load
 from sim.control.power import switch_on
 from sim.control.stop_policy import EVERYBODY, POLICIES, policy_named
@@ -18,7 +19,6 @@ from sim.features import STACKS
 from sim.vhost import inflight
 
 MS = 1_000_000
-COLUMN = {name: index for index, name in enumerate(record.COLUMNS)}
 USER, EMULATED, KERNEL = 'vhost-user-scsi-pci', 'virtio-scsi-pci', 'vhost-scsi-pci'
 SLOW = {'kind': 'lanes', 'service': '5ms', 'distribution': 'constant', 'lanes': 64}
 SLOW_THREADS = {

@@ -23,6 +23,9 @@ from sim.user import fields as user_fields
 from sim.user import plan as user_plan
 from sim.workload import job_fields
 
+# Where a column stands in a row of the trace.
+COLUMN = {name: index for index, name in enumerate(record.COLUMNS)}
+
 
 def trace_rows(machine: Machine) -> npt.NDArray[np.int64]:
     """The rows that are kept, shape (requests, len(record.COLUMNS)), cycles plus one."""

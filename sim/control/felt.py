@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sim import record
+from sim.analysis.frame import COLUMN
 from sim.units import cycles_to_ns
 
-COLUMN = {name: index for index, name in enumerate(record.COLUMNS)}
 RESPONSES = {'ok': '0', 'check_condition': '0', 'bad_target': '3'}  # virtio_scsi response codes
 FINE = (record.OK, record.CHECK_CONDITION)
 Rows = npt.NDArray[np.int64]

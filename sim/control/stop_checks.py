@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from sim import backend, guest, record, vring
 from sim.analysis import frame
+from sim.analysis.frame import COLUMN
 from sim.control.power import Host
 from sim.layout import PAGE_SIZE, USED_IDX, VQ_REQUEST_FIRST
 from sim.machine import Machine
@@ -26,7 +27,6 @@ END_OF_STOP = {
     'vhost-user-scsi': 'GET_VRING_BASE',
     'virtio-scsi': 'blk_drain_all()',
 }
-COLUMN = {name: index for index, name in enumerate(record.COLUMNS)}
 
 
 class Watch:

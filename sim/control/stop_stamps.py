@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sim import agents, invariants, record, vring
+from sim.analysis.frame import COLUMN
 from sim.layout import AVAIL_IDX, USED_IDX, VQ_REQUEST_FIRST
 from sim.lio.lun import L_MEDIA
 from sim.machine import Machine
@@ -29,8 +30,6 @@ from sim.se_cmd import OP_READ, OP_WRITE
 from sim.vhost.dev import index_at
 
 Rows = npt.NDArray[np.int64]
-COLUMN = {name: index for index, name in enumerate(record.COLUMNS)}
-STAMP = 2654435761  # record.block_stamp
 NEVER = np.iinfo(np.int64).max
 BLANK = -1
 
@@ -79,7 +78,7 @@ def writes(machine: Machine, rows: Rows) -> list[str]:
     ends = np.where(told, mine[:, COLUMN['t_complete']], NEVER)[row_of]
     legal = ends >= last_asked[block_of]
     held = _held(machine, known)
-    is_there = mine[row_of, COLUMN['serial']] * STAMP ^ lba == held[block_of]
+    is_there = invariants.block_stamps(mine[row_of, COLUMN['serial']], lba) == held[block_of]
     good = np.zeros(len(known), bool)
     np.logical_or.at(good, block_of, legal & is_there)
     wrong = ~good & (last_asked >= 0)
@@ -187,17 +186,13 @@ def _could_bring(row: Rows, around: Rows, told: Rows) -> bool:
     floor = around[before, COLUMN['t_submit']].max(initial=-1)  # of what it must have seen
     candidates = around[(around[:, COLUMN['t_submit']] <= ends) & (told >= floor)]
     blocks = row[COLUMN['lba']] + np.arange(row[COLUMN['bytes']] // 512)
-    held = [candidate[COLUMN['serial']] * STAMP ^ blocks for candidate in candidates]
+    held = [
+        invariants.block_stamps(candidate[COLUMN['serial']], blocks) for candidate in candidates
+    ]
     if floor < 0:
         held.append(-1 - blocks)
-    return any(_fold(stamps) == row[COLUMN['stamp']] for stamps in held)
-
-
-def _fold(stamps: Rows) -> int:
-    total = 0
-    for stamp in stamps.tolist():
-        total = total * 31 + stamp & (1 << 64) - 1
-    return total - (1 << 64) if total >> 63 else total
+    whole = np.array([0]), np.array([blocks.size])
+    return any(invariants.folds_of(stamps, *whole)[0] == row[COLUMN['stamp']] for stamps in held)
 
 
 def doubled(machine: Machine, rows: Rows, performed: int = 0) -> list[str]:

@@ -194,10 +194,10 @@ class Stopping:
         rows = frame.trace_rows(machine)
         outcome = self.outcome
         down = None if self.resumed_at is None else self.resumed_at - self.paused_at
-        complete = rows[:, felt.COLUMN['t_complete']]
+        complete = rows[:, frame.COLUMN['t_complete']]
         if outcome == 'ok' and (complete == 0).any():
             outcome = 'hung'
-        elif outcome == 'ok' and not np.isin(rows[:, felt.COLUMN['outcome']], felt.FINE).all():
+        elif outcome == 'ok' and not np.isin(rows[:, frame.COLUMN['outcome']], felt.FINE).all():
             outcome = 'errors'
         findings, others = self._explained(rows, outcome, result)
         first = felt.first_completion(rows, self.resumed_at)
@@ -242,7 +242,7 @@ class Stopping:
             rows, end.left_behind if end.keeps else [], result.violations
         )
         left = felt.stranded(rows)
-        completed = rows[rows[:, felt.COLUMN['completed']] > 0, felt.COLUMN['serial']]
+        completed = rows[rows[:, frame.COLUMN['completed']] > 0, frame.COLUMN['serial']]
         lost = sorted(set(end.left_behind) - set(completed.tolist()))
         findings: list[str] = []
         explained: tuple[str, ...] = ('conservation', 'end:', "Little's law")

@@ -11,6 +11,7 @@ import numpy as np
 
 from sim import features, guest, record
 from sim.analysis import frame
+from sim.analysis.frame import COLUMN
 from sim.control.power import Host
 from sim.control.stop_checks import place_of
 from sim.device import VirtIODevice
@@ -23,7 +24,6 @@ from sim.se_cmd import OP_READ, OP_WRITE
 from sim.vhost.ioctl import VhostScsi
 
 WINDOW = 'stale page (LOG_ALL window)'
-COLUMN = {name: index for index, name in enumerate(record.COLUMNS)}
 
 
 def device_state(source: VirtIODevice, there: VirtIODevice, now: int) -> list[str]:

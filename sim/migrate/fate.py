@@ -22,7 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sim import record
-from sim.control.felt import COLUMN, FINE, Rows
+from sim.analysis.frame import COLUMN
+from sim.control.felt import FINE, Rows
 
 DOUBLED, LOST, STALE, BROKEN = 'doubled', 'lost', 'stale', 'broken'
 STRANDED, FAILED_IO, STALLED, CLEAN = 'stranded', 'failed_io', 'stalled', 'clean'

@@ -102,9 +102,9 @@ def explained(
 ) -> tuple[str, list[str], list[str]]:
     """Outcome, findings, and the violations that no finding explains."""
     outcome, findings = move.outcome, list(move.findings)
-    if outcome == 'ok' and (rows[:, felt.COLUMN['t_complete']] == 0).any():
+    if outcome == 'ok' and (rows[:, frame.COLUMN['t_complete']] == 0).any():
         outcome = 'hung'
-    elif outcome == 'ok' and not np.isin(rows[:, felt.COLUMN['outcome']], felt.FINE).all():
+    elif outcome == 'ok' and not np.isin(rows[:, frame.COLUMN['outcome']], felt.FINE).all():
         outcome = 'errors'
     findings += move.mishaps.findings
     owned = ownership(move)

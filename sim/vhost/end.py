@@ -14,7 +14,7 @@ from sim import backend, features, record, recorder, scsi, vring
 from sim.control.clock import Action, Control
 from sim.errors import ConfigError
 from sim.layout import VQ_REQUEST_FIRST
-from sim.se_cmd import LEFT_BEHIND, X_HEAD, X_ROW, X_STATUS, X_TAG
+from sim.se_cmd import LEFT_BEHIND, X_ROW, X_STATUS, X_TAG
 from sim.vhost import inflight
 
 u64 = np.uint64
@@ -219,7 +219,3 @@ class BackendEnd:
         at = self.machine.regions[index]
         size = inflight.region_words(int(self.st[q + int(backend.Q_TAGS)]))
         return set(inflight.heads_of(self.st[at : at + size].tobytes()))
-
-    def head_of(self, x: int) -> int:
-        """The head of a command's chain."""
-        return int(self.st[x + int(X_HEAD)])
