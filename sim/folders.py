@@ -65,18 +65,26 @@ def whole_folder(place: Path, will_do: Callable[[], bool] = lambda: False) -> It
         for path in part.iterdir():
             _sync(path)
         _sync(part)
-        while True:
-            try:
-                part.rename(place)
-                break
-            except OSError:
-                if not place.is_dir():
-                    raise
+        with _one_at_a_time(place.parent):
+            while place.is_dir():
                 if will_do():
                     return
                 remove_folder(place)
+            part.rename(place)
         (place / LOCK).unlink(missing_ok=True)
         _sync(place.parent)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(parent: Path) -> Iterator[None]:
+    """Between looking at what stands at a place and replacing it, nobody else puts theirs there."""
+    handle = os.open(parent, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # NFS locks files only: there an instant stays open
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def remove_folder(place: Path) -> None:

@@ -186,7 +186,7 @@ def _point(config: Config, root: Path, marks: Path, model: str) -> Done:
         if at_home:
             (marks / name).touch()
             if not is_finished(root / name):
-                simulate(config).save(root)
+                save_files(root, config, simulate(config).files())
         else:
             files = simulate(config).files()
     except Exception as error:

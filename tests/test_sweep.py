@@ -1,5 +1,6 @@
 """Sweeps: resumed, killed, sharded, on a cluster, with points that fail or take a process along."""
 
+import concurrent.futures
 import contextlib
 import io
 import json
@@ -7,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -113,16 +113,9 @@ def test_leftovers_of_dead_processes_go_and_those_of_living_ones_stay(tmp_path):
 
 def test_two_sweeps_at_once_in_one_folder_do_not_disturb_each_other(tmp_path):
     configs = configs_of(1, 2, 4, 8)
-    found = []
-
-    def run_all(ours):
-        found.append(sorted(digests(sweep(ours, tmp_path))))
-
-    threads = [threading.Thread(target=run_all, args=(c,)) for c in (configs, configs[::-1])]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        both = [threads.submit(sweep, ours, tmp_path) for ours in (configs, configs[::-1])]
+        found = [sorted(digests(one.result())) for one in both]
     assert found[0] == found[1]
     assert {p.name for p in tmp_path.iterdir()} == {c.id for c in configs}
 
@@ -139,6 +132,21 @@ def test_a_finished_point_is_not_replaced_while_somebody_reads_it(tmp_path):
     save_files(tmp_path, config, files)
     assert (place / 'report.json').read_bytes() == files['report.json']
     assert [path.name for path in tmp_path.iterdir()] == [config.id]
+
+
+def test_the_slower_of_two_sweeps_leaves_what_the_quicker_one_put_there(tmp_path, monkeypatch):
+    (config,) = configs_of(1)
+    simulate, first = module.simulate, []
+
+    def simulate_slowly(ours):
+        if not first:
+            first.append(None)
+            first[0] = (sweep([config], tmp_path)[0] / 'report.json').stat().st_ino
+        return simulate(ours)
+
+    monkeypatch.setattr(module, 'simulate', simulate_slowly)
+    (place,) = sweep([config], tmp_path)
+    assert [(place / 'report.json').stat().st_ino] == first
 
 
 # ---- many processes
