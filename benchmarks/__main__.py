@@ -5,25 +5,31 @@ flat table of numbers (None where something that it needs is missing), explain(t
 what they mean. `python -m sim bench` calls this.
 """
 
-import argparse
 import importlib
 import json
 import sys
 from pathlib import Path
+
+from sim.errors import ConfigError
+from sim.options import Parser
 
 TOPICS = ('ring', 'engine', 'sweep')
 
 
 def main() -> int:
     """Print the tables and write benchmarks/latest.json."""
-    parser = argparse.ArgumentParser(prog='python -m benchmarks', description=__doc__)
+    parser = Parser(prog='python -m benchmarks', description=__doc__)
     parser.add_argument('--only', choices=TOPICS, action='append', help='one topic (repeatable)')
     parser.add_argument('--rounds', type=int, default=5, help='medians are over so many rounds')
     parser.add_argument('--number-ios', type=int, default=10_000, help='requests per round')
     parser.add_argument('--json', action='store_true', help='print one JSON object, nothing else')
-    options = parser.parse_args()
-    if options.rounds < 1 or options.number_ios < 1:
-        parser.error('--rounds and --number-ios are 1 or more')
+    try:
+        options = parser.parse_args()
+        if options.rounds < 1 or options.number_ios < 1:
+            parser.error('--rounds and --number-ios are 1 or more')
+    except ConfigError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
     whole: dict[str, float | None] = {}
     for topic in options.only or TOPICS:
         module = importlib.import_module(f'benchmarks.{topic}')

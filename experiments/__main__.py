@@ -1,17 +1,26 @@
 """python -m experiments: what there is."""
 
+import sys
 import textwrap
 
-from experiments.command import experiments
+from experiments.command import experiments, told
+from sim.errors import ConfigError
+from sim.options import Parser
 
 
-def main() -> None:
-    """Print every experiment's question and how long it takes."""
+def main() -> int:
+    """Print every experiment's question and how long it takes; returns the exit code."""
+    parser = Parser(prog='python -m experiments', description='List the experiments.')
+    try:
+        parser.parse_args()
+    except ConfigError as error:
+        return told(ConfigError(f'{error}; to run one: python -m experiments.NAME'))
     for experiment in experiments():
         print(f'python -m experiments.{experiment.name}')
         for text in (experiment.question, f'Takes {experiment.takes}'):
             print(textwrap.fill(text, 96, initial_indent='    ', subsequent_indent='    '))
+    return 0
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

@@ -48,7 +48,7 @@ from pathlib import Path
 from typing import Any
 
 from sim.errors import ConfigError, UnfinishedError
-from sim.options import add_config, add_pool, add_seed, add_sweep, config_sources
+from sim.options import Parser, add_config, add_json, add_pool, add_seed, add_sweep, config_sources
 
 # ------------------------------------------------------------------------------- the command ----
 
@@ -103,7 +103,7 @@ class Experiment:
 
     def parser(self) -> argparse.ArgumentParser:
         """The options that every experiment has."""
-        made = argparse.ArgumentParser(
+        made = Parser(
             prog=f'python -m experiments.{self.name}',
             description=self.doc,
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -112,8 +112,11 @@ class Experiment:
         made.add_argument('--quick', action='store_true', help='fewer points, fewer requests')
         add_sweep(made) if self.points else add_pool(made)
         add_seed(made)
-        made.add_argument('--out', default=f'results/runs/{self.name}', help='folder for results')
-        made.add_argument('--json', action='store_true', help='print {config, seed, rows} only')
+        made.add_argument(
+            '--out', metavar='DIR', default=f'results/runs/{self.name}',
+            help='folder for results (default: %(default)s)',
+        )  # fmt: skip
+        add_json(made)
         made.set_defaults(quiet=False)
         if self.add is not None:
             self.add(made)
@@ -121,7 +124,10 @@ class Experiment:
 
     def main(self, arguments: Sequence[str] | None = None) -> int:
         """Run it; the exit code: 1 if an invariant was broken or a point failed, 2 bad usage."""
-        options = self.parser().parse_args(arguments)
+        try:
+            options = self.parser().parse_args(arguments)
+        except ConfigError as error:
+            return told(error)
         try:
             code = None if self.instead is None else self.instead(options)
             if code is not None:
@@ -129,8 +135,7 @@ class Experiment:
             folder = writable(options.out)
             outcome = self.experiment(options)
         except ConfigError as error:
-            print(f'error: {error}', file=sys.stderr)
-            return 2
+            return told(error)
         except FailedError as error:
             print(f'failed: {error}', file=sys.stderr)
             return 1
@@ -164,6 +169,12 @@ class Experiment:
                 print(f'{kind}   {folder / name}')
         if self.points:
             print(f'runs     {folder}/<id>/ (what sim run --out leaves)')
+
+
+def told(error: ConfigError) -> int:
+    """Say what makes no sense; the exit code."""
+    print(f'error: {error}', file=sys.stderr)
+    return 2
 
 
 def experiments() -> list[Experiment]:

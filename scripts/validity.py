@@ -2,6 +2,7 @@
 
     python scripts/validity.py            simulate everything (some minutes) and write the page
     python scripts/validity.py --json F   the same from what `sim validate --json` has printed
+    python scripts/validity.py --tally    only README's sentence, from the page as it is
 
 What is written by hand stands between the marks in the page. tests/test_validity.py fails where a
 target, or a point of one, is not in it.
@@ -19,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 PAGE = ROOT / "docs" / "validity.md"
+README = ROOT / "README.md"
 BLOCK = "<!-- {name}: generated -->\n{body}\n<!-- end -->"
 # What is asked how far it rests on guesses: a config for each, and points of targets.
 HEADLINES = {
@@ -183,16 +185,40 @@ def put(text: str, name: str, body: str) -> str:
     new, count = re.subn(
         pattern, lambda _: BLOCK.format(name=name, body=body), text, count=1, flags=re.DOTALL
     )
-    assert count == 1, f"{PAGE} has no block {name}"
+    assert count == 1, f"there is no block {name}"
     return new
 
 
+def tally(text: str) -> str:
+    """What the overview of the page comes to, in a sentence: README says it."""
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| [")]
+    outcomes = [row[-1].rstrip(" |") for row in rows]
+    predicted = sum(int(row[3]) for row in rows)
+    assert {*outcomes} <= {"reproduced", "partly", "not reproduced"}
+    return (
+        f"Of {len(rows)} things that others have measured ({predicted} predicted points), "
+        f"{outcomes.count('reproduced')} are reproduced, {outcomes.count('partly')} partly, "
+        f"{outcomes.count('not reproduced')} not:\n"
+        "[docs/validity.md](docs/validity.md) has every point and why."
+    )
+
+
 def main() -> int:
-    """Write the page."""
+    """Write the page, and what README says of it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", metavar="FILE", help="what sim validate --json has printed")
     parser.add_argument("--keep-guesses", action="store_true", help="leave the table of guesses")
+    parser.add_argument("--tally", action="store_true", help="write README's sentence, no more")
     options = parser.parse_args()
+    if not options.tally:
+        write_page(options)
+    told = tally(PAGE.read_text(encoding="utf-8"))
+    README.write_text(put(README.read_text(encoding="utf-8"), "tally", told), encoding="utf-8")
+    return 0
+
+
+def write_page(options: argparse.Namespace) -> None:
+    """Simulate, or read what was simulated, and renew the page."""
     if options.json:
         targets = json.loads(Path(options.json).read_text())["targets"]
     else:
@@ -205,7 +231,6 @@ def main() -> int:
     if not options.keep_guesses:
         text = put(text, "guesses", guesses())
     PAGE.write_text(text, encoding="utf-8")
-    return 0
 
 
 if __name__ == "__main__":

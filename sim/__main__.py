@@ -1,6 +1,7 @@
 """The command line: vhost-scsi-sim, or python -m sim. Each command is a file of sim/commands/.
 
-Exit codes: 0 good, 1 an invariant broken, 2 bad usage.
+Exit codes: 0 good, 1 the run or the bytes are wrong (an invariant broken, a number that moved, a
+corrupt capture), 2 bad usage.
 """
 
 import os
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser = command_line()
         options, rest = parser.parse_known_args(arguments)
         if rest and not options.takes_rest:
-            parser.error(f'unrecognized arguments: {" ".join(rest)}')
+            options.parser.error(f'unrecognized arguments: {" ".join(rest)}')
         options.rest = rest
         code: int = options.command(options)
     except ConfigError as error:
@@ -86,12 +87,16 @@ def command_line() -> Parser:
     parser = Parser(
         prog='vhost-scsi-sim',
         description='Cycle-level simulator of the virtio-scsi / vhost-scsi data path.',
+        epilog='Exit codes: 0 good, 1 the run or the bytes are wrong, 2 bad usage. '
+        'docs/reference/command-line.md has every option.',
     )
-    parser.add_argument('--version', action='version', version=__version__)
+    parser.add_argument('--version', action='version', version=__version__, help='print it')
     parser.set_defaults(takes_rest=False)
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
     for command in COMMANDS:
         command.add(commands)
+    for whose in commands.choices.values():
+        whose.set_defaults(parser=whose)  # to say what it does not know
     return parser
 
 

@@ -1,18 +1,37 @@
 """What commands and experiments share: options, usage errors. Imports nothing heavy."""
 
 import argparse
+import difflib
+import re
 from typing import Any, NoReturn
 
 from sim.errors import ConfigError
 
+# As argparse says it; were it to change its words, there would be no hint.
+CHOICE = re.compile(r"invalid choice: '(.*?)' \(choose from (.*)\)")
+UNKNOWN = re.compile(r'unrecognized arguments: (--[^ =]*)')
+
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """Says what is wrong in one line, and what was most likely meant."""
 
     def error(self, message: str) -> NoReturn:
         """A ConfigError, which the command line prints."""
-        name = self.prog.partition(' ')[2] or self.prog
-        raise ConfigError(f'{name}: {message}')
+        name = self.prog.removeprefix('vhost-scsi-sim ').removeprefix('python -m ')
+        raise ConfigError(f'{name}: {message}{self._hint(message)}')
+
+    def _hint(self, message: str) -> str:
+        options = [name for action in self._actions for name in action.option_strings]
+        if choice := CHOICE.search(message):
+            word, known = choice[1], re.findall(r'[\w.-]+', choice[2])
+        elif unknown := UNKNOWN.match(message):
+            word, known = unknown[1], options
+        else:
+            return ''
+        if close := difflib.get_close_matches(word, known, n=1):
+            return f'; the nearest is {close[0]!r}'
+        keys = '; a key of the config is given with --set, as in --set workload.iodepth=4'
+        return keys if word.startswith('--') and '--set' in options else ''
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -34,12 +53,17 @@ def add_set(
     )
 
 
-def add_config(parser: argparse.ArgumentParser) -> None:
-    """Where a config comes from."""
+def add_file(parser: argparse.ArgumentParser) -> None:
+    """The config itself."""
     parser.add_argument(
         'config', nargs='?', metavar='CONFIG.toml',
         help='a TOML config, or a folder that --out has left',
     )  # fmt: skip
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Where a config comes from."""
+    add_file(parser)
     parser.add_argument('--fio', metavar='JOB', help='a fio job file')
     parser.add_argument('--device', metavar='STRING', help='a QEMU -device string')
     parser.add_argument(

@@ -58,13 +58,18 @@ def test_every_command_sets_main():
     ('line', 'says'),
     [
         ('', 'error: vhost-scsi-sim: '),
-        ('rnu', "invalid choice: 'rnu'"),
+        ('rnu', "; the nearest is 'run'"),
+        ('qqq', "'bench')"),
         ('run --seed', 'error: run: argument --seed: expected one argument'),
         ('run --seed x', 'error: run: argument --seed: '),
-        ('run --nosuch', 'error: vhost-scsi-sim: unrecognized arguments: --nosuch'),
+        ('run --replicaitons=3', "--replicaitons=3; the nearest is '--replications'"),
+        ('run --iodepth 4', 'a key of the config is given with --set'),
+        ('bench this', 'error: bench: unrecognized arguments: this'),
+        ('ring inspect x --jsno', "error: ring: unrecognized arguments: --jsno"),
         ('ring inspect', 'error: ring inspect: '),
-        ('ioctls --scenario lunch', 'error: ioctls: argument --scenario: '),
+        ('ioctls --scenario stp', "; the nearest is 'stop'"),
         ('scsi INQUIRY --nosuch', 'error: scsi: unrecognized arguments: --nosuch'),
+        ('scsi INQUIRY --vdp 3', "; the nearest is '--vpd'"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(line, says, capsys):

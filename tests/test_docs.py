@@ -200,7 +200,10 @@ def test_a_block_that_prints_something_else_is_noticed(tmp_path):
 
 # ------------------------------------------------------------------------------------------- links
 
-EVERY_PAGE = [TOP / 'README.md', TOP / 'results/README.md', *sorted((TOP / 'docs').rglob('*.md'))]
+EVERY_PAGE = [
+    *(TOP / name for name in ('README.md', 'CONTRIBUTING.md', 'results/README.md')),
+    *sorted((TOP / 'docs').rglob('*.md')),
+]
 LINK = re.compile(r'!?\[(?P<text>[^\]]*)\]\((?P<to>[^)\s]+)\)')
 HEADING = re.compile(r'^#+ (.*)$', re.MULTILINE)
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -162,8 +163,22 @@ def test_presets_are_packed_into_the_wheel():
         "presets": "sim/presets",
         "validation": "sim/validation",
     }
-    assert (ROOT / "presets").is_dir()
-    assert (ROOT / "validation").is_dir()
+
+
+def test_a_wheel_holds_all_that_is_read(tmp_path):
+    """Not only modules: an installed package has no repository beside it."""
+    pytest.importorskip("hatchling")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.iterdir()
+    packed = set(zipfile.ZipFile(wheel).namelist())
+    tracked = {path.relative_to(ROOT).as_posix() for path in repository_files()}
+    there = {name for name in tracked if name.startswith("sim/")}
+    there |= {f"sim/{name}" for name in tracked if name.startswith(("presets/", "validation/"))}
+    assert "sim/py.typed" in there
+    assert there <= packed
+    others = {name for name in packed - there if ".dist-info/" not in name}
+    assert others == set()
 
 
 # ----------------------------------------------------------------------------------- source of sim/

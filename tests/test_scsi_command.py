@@ -203,7 +203,8 @@ def test_on_the_command_line():
     assert data["commands"][0]["cdb"] == "12018300ff00"
     wrong = shell("INQUIRY", "--bogus")
     assert (wrong.returncode, wrong.stdout) == (2, "")
-    assert wrong.stderr == "error: scsi: unrecognized arguments: --bogus\n"
+    assert wrong.stderr.startswith("error: scsi: unrecognized arguments: --bogus")
+    assert wrong.stderr.count("\n") == 1
     assert "usage: vhost-scsi-sim scsi COMMAND" in shell("--help").stdout
 
 

@@ -1,5 +1,6 @@
 """docs/validity.md has every shipped target and every one of its points; none is left out."""
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -39,3 +40,13 @@ def test_the_overview_counts_points_and_scalars_as_the_target_does(target):
     assert cells[1:5] == [
         str(n) for n in (len(target.rows), used, len(target.rows) - used, len(target.parameters))
     ]
+
+
+def test_readme_says_what_the_overview_comes_to():
+    spec = importlib.util.spec_from_file_location('validity', TOP / 'scripts/validity.py')
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    readme = (TOP / 'README.md').read_text(encoding='utf-8')
+    told = script.tally(PAGE)
+    assert f'Of {len(TARGETS)} things' in told
+    assert told in readme, 'run scripts/validity.py --tally'

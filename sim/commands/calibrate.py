@@ -27,7 +27,8 @@ def add(commands: Any) -> None:
         '--metrics', metavar='NAME,...', help='what is fitted: of iops, mean, p50, p90, p99, p999'
     )
     parser.add_argument(
-        '--requests', type=int, metavar='N', default=4000, help='simulated per clone (%(default)s)'
+        '--requests', type=int, metavar='N', default=4000,
+        help='simulated per clone (default: %(default)s)',
     )
     parser.add_argument('--out', metavar='PRESET.toml', help='write the fitted preset')
     add_json(parser)

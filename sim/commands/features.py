@@ -4,7 +4,7 @@ import argparse
 import json
 from typing import Any
 
-from sim.options import add_json, add_set
+from sim.options import add_file, add_json, add_set
 
 
 def add(commands: Any) -> None:
@@ -15,7 +15,7 @@ def add(commands: Any) -> None:
         description='Print the negotiation of the feature bits: who offers, masks and acks each. '
         'Any driver may be asked for, also a combination that would not start.',
     )
-    parser.add_argument('config', nargs='?', metavar='CONFIG.toml', help='a TOML config')
+    add_file(parser)
     parser.add_argument('--device', metavar='STRING', help='a QEMU -device string')
     add_set(parser, 'such as guest.kernel=7.2, host.kernel, qemu.version, run.hypothetical=on')
     add_json(parser)

@@ -9,7 +9,9 @@ from sim.options import add_json
 
 def add(commands: Any) -> None:
     """The options."""
-    ring = commands.add_parser('ring', help='look into captured ring memory')
+    ring = commands.add_parser(
+        'ring', help='look into captured ring memory', description='Look into captured ring memory.'
+    )
     actions = ring.add_subparsers(required=True, metavar='ACTION')
     parser = actions.add_parser(
         'inspect',

@@ -21,11 +21,12 @@ def add(commands: Any) -> None:
         help='a result, such as busy.vhost; may be given again (default: six headline numbers)',
     )  # fmt: skip
     parser.add_argument(
-        '--step', type=float, metavar='SHARE', default=0.1, help='of a cost (%(default)s)'
+        '--step', type=float, metavar='SHARE', default=0.1, help='of a cost (default: %(default)s)'
     )
     parser.add_argument(
-        '--replications', type=int, metavar='N', default=3, help='paired runs (%(default)s)'
-    )
+        '--replications', type=int, metavar='N', default=3,
+        help='paired runs (default: %(default)s)',
+    )  # fmt: skip
     add_json(parser)
     add_pool(parser)
     parser.set_defaults(command=main)

@@ -31,11 +31,9 @@ def add(commands: Any) -> None:
     add_config(parser)
     parser.add_argument('--at', metavar='TIME', required=True, help='when, such as 20ms')
     parser.add_argument(
-        '--policy',
-        metavar='NAME',
-        default='drain',
-        help='how; docs/reference/stop.md (default: drain)',
-    )
+        '--policy', metavar='NAME', default='drain',
+        help='how; docs/reference/stop.md (default: %(default)s)',
+    )  # fmt: skip
     parser.add_argument(
         '--lead', metavar='TIME', default='0us',
         help='how long before TIME a policy that has one begins (default: %(default)s)',

@@ -34,7 +34,7 @@ from sim.initiator import Initiator, header, pages
 from sim.layout import RESP_SIZE
 from sim.lio.pages import mode_pages
 from sim.lio.spec import BLOCK_SIZES, KERNELS, LunSpec, transport_id
-from sim.options import Parser
+from sim.options import Parser, add_json
 from sim.units import parse_size
 
 RESET = 'LUN RESET'
@@ -108,7 +108,7 @@ def parser() -> Parser:
         'commands.',
     )
     whole.add_argument('command', nargs='+', metavar='COMMAND', help='a name, or a CDB in hex')
-    whole.add_argument('--json', action='store_true', default=None, help='print one JSON object')
+    add_json(whole)
     _lun_options(whole.add_argument_group('the LUNs (with the first command)'))
     _request_options(whole.add_argument_group('the request'))
     _list_options(whole.add_argument_group('the parameter list of UNMAP and PR OUT'))
@@ -118,11 +118,12 @@ def parser() -> Parser:
 
 def _lun_options(group: Any) -> None:
     add = group.add_argument
-    add('--size', type=size, metavar='SIZE', help='of each LUN, 8g by default')
-    add('--block-size', type=integer, choices=BLOCK_SIZES, metavar='N', help='512 by default')
+    add('--size', type=size, metavar='SIZE', help='of each LUN (default: 8g)')
+    add('--block-size', type=integer, choices=BLOCK_SIZES, metavar='N', help='bytes (default: 512)')
     add('--luns', metavar='N,N,...', type=numbers, help='their numbers in the order of mapping')
     add('--no-luns', action='store_true', default=None, help='a target without any LUN')
-    add('--target-number', type=integer, metavar='N', help='of the target that has them, 0')
+    add('--target-number', type=integer, metavar='N',
+        help='of the target that has them (default: 0)')  # fmt: skip
     for name, text in (
         ('thin', 'UNMAP and its kin are on'),
         ('write-protected', 'writes are refused'),
@@ -133,19 +134,19 @@ def _lun_options(group: Any) -> None:
         add(f'--{name}', action='store_true', default=None, help=text)
     for name in ('serial', 'vendor', 'product', 'revision'):
         add(f'--{name}', metavar='TEXT', help='of the INQUIRY data')
-    add('--kernel', choices=KERNELS, help='of the host, 6.12 by default')
+    add('--kernel', choices=KERNELS, help='of the host (default: 6.12)')
 
 
 def _request_options(group: Any) -> None:
     add = group.add_argument
-    add('--lun', type=integer, metavar='N', default=0, help='that is asked (%(default)s)')
-    add('--target', type=integer, metavar='N', help='that is asked, by default the one that is')
+    add('--lun', type=integer, metavar='N', default=0, help='that is asked (default: %(default)s)')
+    add('--target', type=integer, metavar='N', help='that is asked (default: the one that is)')
     add('--nexus', type=nexus, metavar='A|B|...', default=0, help='who sends it')
-    add('--tag', type=integer, metavar='N', default=1, help='of the request (%(default)s)')
+    add('--tag', type=integer, metavar='N', default=1, help='of the request (default: %(default)s)')
     add('--attribute', choices=ATTRIBUTES, default='simple', help='of the task')
     add('--data-out', type=hexadecimal, metavar='HEX', help='bytes of the data-out buffer')
     add('--fill', type=integer, metavar='BYTE', default=0xA5, help='of block data')
-    add('--data-in', type=size, metavar='BYTES', help='room for data, by default what the CDB says')
+    add('--data-in', type=size, metavar='BYTES', help='room for data (default: what the CDB says)')
     add('--readable', type=numbers, metavar='N,N,...', help='cut header and data-out like this')
     add('--writable', type=numbers, metavar='N,N,...', help='cut response and data-in like this')
 
@@ -159,7 +160,7 @@ def _list_options(group: Any) -> None:
     add('--port', type=integer, metavar='N', help='REGISTER AND MOVE: relative target port')
     add('--to', type=nexus, metavar='A|B|...', help='REGISTER AND MOVE: the initiator')
     add('--compare', type=hexadecimal, metavar='HEX',
-        help='COMPARE AND WRITE: by default what the LUN holds')  # fmt: skip
+        help='COMPARE AND WRITE (default: what the LUN holds)')  # fmt: skip
 
 
 def _field_options(group: Any) -> None:
