@@ -119,9 +119,19 @@ def test_the_list_of_figures_is_up_to_date():
 
 
 def test_experiments_can_be_listed(capsys):
-    list_them()
+    assert list_them([]) == 0
     listed = capsys.readouterr().out
     assert all(f'python -m experiments.{found.name}\n' in listed for found in EXPERIMENTS)
+    assert list_them(['queue_depth']) == 2
+    assert 'to run one: python -m experiments.NAME\n' in capsys.readouterr().err
+
+
+def test_a_mistake_is_told_in_one_line(capsys):
+    assert EXPERIMENTS[0].main(['--qiuck']) == 2
+    said = capsys.readouterr()
+    assert said.out == ''
+    assert said.err.count('\n') == 1
+    assert "; the nearest is '--quick'" in said.err
 
 
 # ---- the parts of the form
