@@ -4,6 +4,7 @@ import argparse
 import inspect
 from pathlib import Path
 
+import numba  # noqa: F401  # here, or `sim scsi` switches it off for the tests behind it
 import pytest
 
 import sim.commands
