@@ -93,7 +93,10 @@ def meet(
         for _, lun in engine.machine.luns.values():
             reserve.hold(engine.machine.st, lun, RESERVATION_KEY)
             unit.guard(engine.machine.st, np.uint64(lun))
-    ram = Ram(engine.machine, size=plan.ram, rate=plan.dirty_rate, hot_set=plan.hot_set, cpu_hz=hz)
+    ram = Ram(
+        engine.machine, size=plan.ram, used=plan.ram_used, rate=plan.dirty_rate,
+        hot_set=plan.hot_set, cpu_hz=hz,
+    )  # fmt: skip
     latency = int(ns_to_cycles(plan.link_latency, hz))
     link = Link(host.control, plan.link_bandwidth, latency, hz)
     return Migrating(
@@ -184,6 +187,15 @@ def check_queues(config: Config, given: dict[str, Any]) -> None:
 def check(config: Config, plan: Migration) -> None:
     """What cannot be migrated, or not like this. Errors: ConfigError."""
     check_single(config, 'a migration')
+    if plan.ram_used is not None and plan.ram_used > plan.ram:
+        raise ConfigError(
+            f'migration.ram_used={plan.ram_used}: more than migration.ram={plan.ram}; lower it, or '
+            'raise that'
+        )
+    if plan.vfio_state is not None and not plan.vfio_devices:
+        raise ConfigError(
+            'migration.vfio_state: has no meaning without migration.vfio_devices; take it out'
+        )
     if STACKS[config.device.driver] == 'vhost-scsi' and not config.device.migratable:
         raise ConfigError(f'device.migratable=off: {NOT_MIGRATABLE}')
     if STACKS[config.device.driver] == 'vhost-scsi' and config.device.packed:

@@ -95,6 +95,9 @@ def as_text(report: dict[str, Any]) -> str:
             f'total time       {ms(report["total_time_ms"])}, setup {ms(report["setup_time_ms"])}, '
             f'{report["dirty_sync_count"]} syncs, {report["transferred_bytes"] >> 20} MiB sent at '
             f'{report["mbps"]:.0f} Mbit/s',
+            f'pages            {report["ram"]["normal"]} normal, {report["ram"]["duplicate"]} '
+            f'zero; {report["ram"]["precopy_bytes"] >> 20} MiB in the pre-copy, '
+            f'{report["ram"]["downtime_bytes"] >> 20} MiB in the downtime',
             f'at the stop      {report["in_flight_at_stop"]} in flight, '
             f'{report["unfetched_at_stop"]} in the ring and not fetched',
             f'answered         {answers}',

@@ -43,9 +43,15 @@ class ControlCosts:
     log_word: int
     migration_setup: int
     bitmap_word: int
+    page_zero: int
+    page_send: int
     state_save: int
     state_load: int
     incoming_end: int
+    vfio_stop: int
+    vfio_save: int
+    vfio_load: int
+    vfio_start: int
     message: int
     reply: int
     stop_poll: int

@@ -12,6 +12,7 @@ from sim.formats.key import key
 
 HOUR_NS = 3600 * 10**9
 MIB, GIB = 1 << 20, 1 << 30
+VFIO_STATE = 4496 << 10  # E. Ufimtseva, qemu-devel, 2024-07-26: "vfio device transferred"
 AUTO: Any = None
 KERNELS = ('6.1', '6.12', '7.2')
 QEMUS = ('4.2', '5.2', '7.2', '8.2', '9.2', '10.0', '10.1', '10.2')
@@ -72,12 +73,23 @@ class Migration:
         'migration', unit='ms', high=HOUR_NS,
     )  # fmt: skip
     ram: int = key(1 * GIB, 'size', 'of the VM, with what its I/O uses', low=1)
+    ram_used: int | None = key(
+        None, 'size', 'of it, what was ever written; the rest are zero pages; none: all. An idle '
+        'Linux has written ram/64 and some hundred MiB'
+    )  # fmt: skip
     dirty_rate: int = key(
         0, 'size', 'bytes per second that the vCPUs write beside the I/O, in distinct places'
     )
-    hot_set: int = key(0, 'size', 'bytes that get all of it; 0: spread over all RAM')
+    hot_set: int = key(0, 'size', 'bytes that get all of it; 0: spread over all RAM in use')
     link_bandwidth: int = key(1_250_000_000, 'size', 'of the link, bytes per second', low=1)
     link_latency: int = key(50_000, 'time', 'one way, of the link', unit='us', high=10 * 10**9)
+    vfio_devices: int = key(
+        0, 'int', 'functions passed through with VFIO: they are stopped, saved, loaded and started '
+        'as well', high=64,
+    )  # fmt: skip
+    vfio_state: int | None = key(
+        None, 'size', 'bytes that each of them saves; none: 4496k, what one was seen to save'
+    )
     storage: str = key(
         'shared', 'choice', 'how the medium reaches the destination: shared, copied by the '
         'orchestrator once the source has stopped, or copied when the migration begins',
@@ -110,3 +122,8 @@ class Migration:
         'what goes wrong, as in link_cut@ram_rest+1ms, with commas between them '
         '(docs/reference/migration.md)',
     )
+
+    @property
+    def state_of_device(self) -> int:
+        """Bytes that each function passed through with VFIO saves."""
+        return VFIO_STATE if self.vfio_state is None else self.vfio_state

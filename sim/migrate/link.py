@@ -32,10 +32,14 @@ class Link:
         """How long `size` bytes take."""
         return -(-size * self.cpu_hz // self.bandwidth)
 
-    def send(self, size: int) -> Action:
-        """`size` bytes go out. Errors: LinkError where the link is cut before they have gone."""
+    def send(self, size: int, work: int = 0) -> Action:
+        """`size` bytes go out, which take the thread that writes them `work` cycles of its own: the
+        socket's buffer lets both go on at a time, and the slower one decides.
+
+        Errors: LinkError where the link is cut before they have gone.
+        """
         self.check()
-        gone = self.control.env.timeout(self.cycles(size))
+        gone = self.control.env.timeout(max(self.cycles(size), work))
         yield gone if self.broken is None else gone | self.broken
         self.check()
         self.sent += size

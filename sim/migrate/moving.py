@@ -1,8 +1,13 @@
 """One migration under way: both halves as control actions, and what is known of it so far.
 
     source       setup | iterations until the rest fits the downtime-limit | the policy's lead |
-                 the stop (sim.control.halves) | ram_rest | state_save | transfer
-    destination  state_load | the start | the vCPUs run
+                 the stop (sim.control.halves) | vfio_stop | ram_rest | vfio_save | state_save |
+                 transfer
+    destination  state_load with vfio_load | vfio_start | the start | the vCPUs run
+
+Functions passed through with VFIO are stopped behind the device and started before it:
+vm_state_notify() stops the deepest first, and a virtio device hangs on a bus below its PCI
+function.
 
 migration/migration.c (migration_thread, migration_completion), hw/virtio/virtio.c. Whatever fails
 before the hand-over leaves the VM running on the source; after it that takes the return path, over
@@ -19,7 +24,7 @@ import simpy
 from sim.analysis import frame
 from sim.config import Config
 from sim.control import felt, hotplug, vmstate
-from sim.control.clock import Action
+from sim.control.clock import Action, Control
 from sim.control.costs import control_of_config
 from sim.control.halves import hand_over_regions, lead_in, start_half, stop_half
 from sim.control.power import Host, at_once, make_host
@@ -34,7 +39,7 @@ from sim.migrate import checks, fate, handover
 from sim.migrate.link import Link, LinkError
 from sim.migrate.mishaps import Mishaps
 from sim.migrate.precopy import NotConvergingError, Precopy
-from sim.migrate.ram import PAGE_ON_WIRE, Ram
+from sim.migrate.ram import Ram
 from sim.run import Phases
 from sim.units import ns_to_cycles
 from sim.vhost.ioctl import VhostScsi
@@ -86,6 +91,7 @@ class Migrating:
     open_serials: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     watch: Watch | None = None
     stale: int = 0
+    devices_stopped: bool = False  # those passed through with VFIO
     sentences: list[str] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
     mishaps: Mishaps = field(init=False)
@@ -213,16 +219,15 @@ class Migrating:
 
     def _switch_over(self) -> Action:
         """migration_completion_precopy() once the VM has stopped."""
-        control, ram, link = self.host.control, self.ram, self.link
+        control, link, functions = self.host.control, self.link, self.plan.vfio_devices
+        self.devices_stopped = functions > 0
+        yield from self._vfio(control, 'vfio_stop', control.costs.vfio_stop)
         control.enter('ram_rest')
-        if self.plan.without != 'final_sync':
-            yield from self.precopy.sync()
-        while (pages := ram.next_io(len(ram.io_dirty))).size:
-            ram.send_io(pages)
-            yield from link.send(PAGE_ON_WIRE * len(pages))
-        rest = ram.rest_dirty
-        ram.send_rest(rest)
-        yield from link.send(PAGE_ON_WIRE * rest)
+        yield from self.precopy.complete(sync=self.plan.without != 'final_sync')
+        if functions:
+            control.enter('vfio_save')
+            size = functions * self.plan.state_of_device
+            yield from link.send(size, size * control.costs.vfio_save >> 20)
         control.enter('state_save')
         state = vmstate.save(self.host.virtio)
         yield from control.pay(control.costs.state_save)
@@ -234,6 +239,13 @@ class Migrating:
         yield from link.arrive()
         control.enter(None)
         self.departure = Departure(control.now, state, self.watch or Watch(self.host))
+
+    def _vfio(self, control: Control, phase: str, cycles: int) -> Action:
+        """What takes each function so many cycles, one after the other."""
+        if self.plan.vfio_devices:
+            before = control.enter(phase)
+            yield from control.pay(self.plan.vfio_devices * cycles)
+            control.enter(before)
 
     def fail_on_source(self, why: str) -> Action:
         """migration_iteration_finish() of a migration that failed: the VM goes on where it was."""
@@ -254,6 +266,8 @@ class Migrating:
         control.machine.log_vcpus(False)
         yield from self.precopy.throttle.stop()
         if self.downtime_start is not None:
+            if self.devices_stopped:
+                yield from self._vfio(control, 'vfio_start', control.costs.vfio_start)
             yield from start_half(self.host, self.policy, self.watch)
             self.resumed_at = self.resumed_at or control.now
         if self.host.dev is not None:
@@ -343,12 +357,14 @@ class Migrating:
         try:
             control.enter('state_load')
             yield from control.pay(control.costs.state_load)
+            yield from self._vfio(control, 'vfio_load', control.costs.vfio_load)
             if self.plan.without != 'state':
                 mem = control.machine.mem
                 self.sentences += vmstate.load(host.virtio, departure.state, mem)
                 hand_over_regions(self.host, host, self.policy)
             self.sentences += checks.device_state(self.host.virtio, host.virtio, control.now)
             yield from control.pay(control.costs.incoming_end)
+            yield from self._vfio(control, 'vfio_start', control.costs.vfio_start)
             yield from start_half(host, self.policy)
         except vmstate.LoadError as error:
             control.enter(None)

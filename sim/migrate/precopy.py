@@ -7,7 +7,12 @@ migration/ram.c (ram_save_setup, ram_save_iterate, migration_bitmap_sync_precopy
     iterate    pages are sent, for 50 ms at most, until the slice of 100 ms has had its share of
                max-bandwidth
     every 100 ms   bandwidth = bytes sent / time; threshold = bandwidth * downtime-limit
-    pending below the threshold   the bitmaps are synced; if it still is, the switch-over
+    pending below the threshold   the bitmaps are synced; if it still is, together with what other
+               devices will have to save, the switch-over
+
+One thread does it all: a zero page (control.page_zero) is read to see that it is zero and costs the
+link nine bytes, a page in use (control.page_send) is copied into the socket. `pending` counts pages
+of both kinds alike, while bandwidth is in bytes: zero pages make it small.
 
 Beside the loop, with auto-converge: a sync that finds more dirtied than throttle-trigger-threshold
 allows slows the vCPUs down, from the second time on.
@@ -27,7 +32,7 @@ from sim.formats.migration_keys import Migration
 from sim.layout import PAGE_SIZE
 from sim.machine import Machine
 from sim.migrate.link import Link
-from sim.migrate.ram import PAGE_ON_WIRE, Ram
+from sim.migrate.ram import PAGE_ON_WIRE, ZERO_ON_WIRE, Ram
 from sim.migrate.throttle import Throttle
 from sim.units import cycles_to_ns, ns_to_cycles
 
@@ -51,6 +56,9 @@ class Counters:
     dirty_bytes_last_sync: int = 0
     bandwidth: float = 0.0  # bytes per second, as measured
     threshold: float = 0.0
+    pages_per_second: float = 0.0  # in the last slice
+    precopy_bytes: int = 0  # of RAM, before the vCPUs paused and after
+    downtime_bytes: int = 0
     iterations: int = 0
     history: list[tuple[int, int]] = field(default_factory=list)  # (cycle, pending) at each sync
 
@@ -71,6 +79,7 @@ class Precopy:
         self.link = link
         self.hz = cpu_hz
         self.counters = Counters()
+        self.devices = plan.vfio_devices * plan.state_of_device  # bytes, once they are stopped
         self.throttle = Throttle(host.vm, host.control, cpu_hz)
         self.began = 0
         self._written: npt.NDArray[np.bool_] = np.zeros(ram.io_dirty.size, dtype=bool)
@@ -114,14 +123,14 @@ class Precopy:
         ram, counters, control = self.ram, self.counters, self.control
         rate = self.plan.max_bandwidth
         quota = rate * SLICE_NS // 10**9 if rate else None
-        slice_at, slice_sent = control.now, self.link.sent
+        slice_at, slice_sent, slice_pages = control.now, self.link.sent, ram.sent_pages
         self._period = control.now, self.link.sent
         while True:
             self.link.check()  # migration_detect_error()
             pending = ram.pending
             if pending == 0 or pending < counters.threshold:
                 yield from self.sync()
-                if ram.pending <= counters.threshold:
+                if ram.pending + self.devices <= counters.threshold:
                     return
             self._patience()
             left = None if quota is None else max(0, quota - (self.link.sent - slice_sent))
@@ -132,13 +141,15 @@ class Precopy:
             if control.now < end and (spent or not ram.dirty_pages):
                 yield control.env.timeout(end - control.now)
             if control.now >= end:
-                self._update(control.now - slice_at, self.link.sent - slice_sent)
-                slice_at, slice_sent = control.now, self.link.sent
+                pages = ram.sent_pages - slice_pages
+                self._update(control.now - slice_at, self.link.sent - slice_sent, pages)
+                slice_at, slice_sent, slice_pages = control.now, self.link.sent, ram.sent_pages
 
-    def _update(self, cycles: int, sent: int) -> None:
+    def _update(self, cycles: int, sent: int, pages: int) -> None:
         """migration_update_counters()."""
         counters, plan = self.counters, self.plan
         counters.bandwidth = sent * self.hz / cycles
+        counters.pages_per_second = pages * self.hz / cycles
         switchover = plan.avail_switchover_bandwidth or counters.bandwidth
         counters.threshold = switchover * plan.downtime_limit / 10**9
 
@@ -147,30 +158,59 @@ class Precopy:
         ram, control = self.ram, self.control
         self.counters.iterations += 1
         end = control.now + self._cycles(ITERATION_NS)
-        pages_left = ram.dirty_pages if most is None else -(-most // PAGE_ON_WIRE)
-        while pages_left > 0 and control.now < end:
-            pages = ram.next_io(min(CHUNK, pages_left))
+        left = ram.pages * PAGE_ON_WIRE if most is None else most
+        while left > 0 and control.now < end:
+            pages = ram.next_io(min(CHUNK, -(-left // PAGE_ON_WIRE)))
             if pages.size:
                 ram.send_io(pages)
-                yield from self.link.send(PAGE_ON_WIRE * len(pages))
-                pages_left -= len(pages)
+                left -= yield from self._send(len(pages))
                 continue
-            room = max(CHUNK, (end - control.now) * self.link.bandwidth // self.hz // PAGE_ON_WIRE)
-            count = min(pages_left, room, ram.rest_dirty)
+            zero, count = ram.next_rest()
+            size, work = self._page(zero)
+            room = (end - control.now) * self.link.bandwidth // self.hz // size
+            if work:
+                room = min(room, (end - control.now) // work)
+            count = min(-(-left // size), max(CHUNK, room), count)
             if count == 0:
                 return
             ram.send_rest(count)
-            yield from self.link.send(PAGE_ON_WIRE * count)
-            pages_left -= count
+            left -= yield from self._send(count, zero)
+
+    def complete(self, *, sync: bool = True) -> Action:
+        """ram_save_complete(): the vCPUs have paused, and all that is still dirty goes."""
+        ram, counters = self.ram, self.counters
+        if sync:
+            yield from self.sync()
+        counters.precopy_bytes = self.link.sent
+        while (pages := ram.next_io(len(ram.io_dirty))).size:
+            ram.send_io(pages)
+            counters.downtime_bytes += yield from self._send(len(pages))
+        while (kind := ram.next_rest())[1]:
+            zero, count = kind
+            ram.send_rest(count)
+            counters.downtime_bytes += yield from self._send(count, zero)
+
+    def _page(self, zero: bool) -> tuple[int, int]:
+        """Bytes of a page on the link, and the thread's cycles for it."""
+        costs = self.control.costs
+        return (ZERO_ON_WIRE, costs.page_zero) if zero else (PAGE_ON_WIRE, costs.page_send)
+
+    def _send(self, count: int, zero: bool = False) -> Action:
+        """So many pages of a kind go out; returns their bytes."""
+        size, work = self._page(zero)
+        yield from self.link.send(size * count, work * count)
+        return size * count
 
     def _patience(self) -> None:
         waited = self.control.now - self.began
         if waited <= self._cycles(self.plan.give_up):
             return
         counters = self.counters
+        devices = f', {self.devices / 2**20:.3g} of them of VFIO devices' if self.devices else ''
         raise NotConvergingError(
             f'does not converge: after {cycles_to_ns(waited, self.hz) / 1e9:.3g} s and '
-            f'{counters.dirty_sync_count} syncs {self.ram.pending / 2**20:.3g} MiB are pending, '
+            f'{counters.dirty_sync_count} syncs {(self.ram.pending + self.devices) / 2**20:.3g} '
+            f'MiB are pending{devices}, '
             f'{counters.threshold / 2**20:.3g} MiB would fit downtime_limit at '
             f'{counters.bandwidth / 2**20:.3g} MiB/s; raise downtime_limit or max_bandwidth, or '
             'switch auto_converge on'
@@ -181,7 +221,7 @@ class Precopy:
     def sync(self) -> Action:
         """migration_bitmap_sync(): what KVM's and the vhost's logs say goes into the bitmap."""
         control, counters, ram = self.control, self.counters, self.ram
-        yield from control.pay(-(-(ram.rest + ram.io_dirty.size) // 64) * control.costs.bitmap_word)
+        yield from control.pay(-(-ram.pages // 64) * control.costs.bitmap_word)
         if self.host.dev is not None and self.host.dev.started:
             yield from self.host.dev.sync_log()
         if not self._log_is_the_devices:

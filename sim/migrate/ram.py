@@ -2,9 +2,14 @@
 
 migration/ram.c. `Ram` has the migration bitmap and what the destination has received so far. I/O
 memory (rings, requests, data) lies at the beginning, where the bitmap is walked first: a page's
-content is what it is when the page is sent. Pages of the rest are dirtied at a rate, uniformly over
-all of them or over a hot set, in expectation: of N pages that are hit r times, N (1 - exp(-r / N))
-are dirty.
+content is what it is when the page is sent. Pages of the rest that are in use are dirtied at a
+rate, uniformly over all of them or over a hot set, in expectation: of N pages that are hit r times,
+N (1 - exp(-r / N)) are dirty.
+
+Pages that nobody has ever written come before those in use. Linux takes its memory from the top of
+a node (memblock, top-down), the array of struct page foremost, 1/64 of all; and in a published
+migration of a guest of 32 GiB half of what it used was still to come when 8.1 of 8.2 million zero
+pages had gone (docs/reference/migration.md).
 """
 
 import math
@@ -17,33 +22,56 @@ from sim.machine import Machine
 
 PAGE_HEADER = 8  # offset and flags in front of each page (save_page_header, RAM_SAVE_FLAG_CONTINUE)
 PAGE_ON_WIRE = PAGE_SIZE + PAGE_HEADER
+ZERO_ON_WIRE = PAGE_HEADER + 1  # and one zero byte for all of the page (save_zero_page)
 Bits = npt.NDArray[np.bool_]
 
 
 class Ram:
-    """What is dirty, and what is at the destination. `size`, `hot_set` in bytes, `rate` in bytes
-    per second of a guest that is not slowed down, `cpu_hz` cycles per second.
+    """What is dirty, and what is at the destination. `size`, `used` (of it, what was ever written;
+    None: all), `hot_set` in bytes, `rate` in bytes per second of a guest that is not slowed down,
+    `cpu_hz` cycles per second. `normal` and `duplicate` count pages as sent, by QEMU's names.
     """
 
     def __init__(
-        self, machine: Machine, *, size: int, rate: int, hot_set: int, cpu_hz: int
+        self,
+        machine: Machine,
+        *,
+        size: int,
+        used: int | None,
+        rate: int,
+        hot_set: int,
+        cpu_hz: int,
     ) -> None:
         self.machine = machine
         self.memory = np.zeros_like(machine.mem)  # the destination's
         self.io_dirty = np.ones(machine.mem.size // PAGE_SIZE, dtype=bool)
         self.rest = max(0, size // PAGE_SIZE - self.io_dirty.size)
-        self.hot = min(self.rest, hot_set // PAGE_SIZE) or self.rest
-        self.hot_dirty, self.cold_dirty = self.hot, self.rest - self.hot
+        in_use = self.rest
+        if used is not None:
+            in_use = min(self.rest, max(0, used // PAGE_SIZE - self.io_dirty.size))
+        self.hot = min(in_use, hot_set // PAGE_SIZE) or in_use
+        self.hot_dirty, self.cold_dirty = self.hot, in_use - self.hot
+        self.zero_dirty = self.rest - in_use
         self.rate = rate / PAGE_SIZE / cpu_hz  # pages per cycle
         self.hits = 0.0  # writes to the rest since the last sync
         self.hits_until = 0
-        self.sent_pages = 0
+        self.normal = self.duplicate = 0
+
+    @property
+    def pages(self) -> int:
+        """All of RAM."""
+        return self.rest + self.io_dirty.size
+
+    @property
+    def sent_pages(self) -> int:
+        """Pages that have gone; one that went twice counts twice."""
+        return self.normal + self.duplicate
 
     def has_received(self, memory: npt.NDArray[np.uint8]) -> None:
         """All has been sent, I/O memory with this content; the logs know what is dirty since."""
         self.memory[:] = memory
         self.io_dirty[:] = False
-        self.hot_dirty = self.cold_dirty = 0
+        self.hot_dirty = self.cold_dirty = self.zero_dirty = 0
 
     # ---- what is dirty
 
@@ -55,7 +83,7 @@ class Ram:
     @property
     def rest_dirty(self) -> int:
         """Those of them that are counted only."""
-        return self.hot_dirty + self.cold_dirty
+        return self.hot_dirty + self.cold_dirty + self.zero_dirty
 
     @property
     def pending(self) -> int:
@@ -91,11 +119,21 @@ class Ram:
         self.io_dirty[pages] = False
         shape = -1, PAGE_SIZE
         self.memory.reshape(shape)[pages] = self.machine.mem.reshape(shape)[pages]
-        self.sent_pages += len(pages)
+        self.normal += len(pages)
+
+    def next_rest(self) -> tuple[bool, int]:
+        """Are the next pages of the rest zero pages, and how many of this kind follow."""
+        if self.zero_dirty:
+            return True, self.zero_dirty
+        return False, self.hot_dirty + self.cold_dirty
 
     def send_rest(self, pages: int) -> None:
-        """So many pages of the rest have gone, what is not hot first."""
+        """So many pages of the kind that is next have gone; those in use with the hot ones last."""
+        if self.zero_dirty:
+            self.zero_dirty -= pages
+            self.duplicate += pages
+            return
         cold = min(pages, self.cold_dirty)
         self.cold_dirty -= cold
         self.hot_dirty -= pages - cold
-        self.sent_pages += pages
+        self.normal += pages

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from sim.analysis import frame
 from sim.control import felt, stop_stamps
 from sim.features import STACKS
+from sim.layout import PAGE_SIZE
 from sim.machine import Machine
 from sim.migrate.moving import BOTH, NOT_TAKEN, ON_SOURCE, Migrating
 from sim.run import Result
@@ -20,6 +21,11 @@ from sim.units import cycles_to_ns
 PHASES = (
     'vcpu_pause', 'drain', 'log_sync', 'ring_base', 'ram_rest', 'state_save', 'transfer',
     'state_load', 'device_start', 'endpoint', 'vcpu_resume',
+)  # fmt: skip
+VFIO_PHASES = (  # where functions are passed through with VFIO
+    'vcpu_pause', 'drain', 'log_sync', 'ring_base', 'vfio_stop', 'ram_rest', 'vfio_save',
+    'state_save', 'transfer', 'state_load', 'vfio_load', 'vfio_start', 'device_start', 'endpoint',
+    'vcpu_resume',
 )  # fmt: skip
 
 
@@ -48,6 +54,7 @@ def report(move: Migrating, result: Result) -> dict[str, Any]:
     expected = counters.expected_downtime_s
     felt_from = start if start is not None else 0
     resumed = move.resumed_at
+    phases = VFIO_PHASES if move.plan.vfio_devices else PHASES
     return {
         'id': result.report['id'],
         'digest': result.report['digest'],
@@ -57,11 +64,12 @@ def report(move: Migrating, result: Result) -> dict[str, Any]:
         'expected_downtime_ms': None if expected is None else round(expected * 1e3, 6),
         'setup_time_ms': ms(counters.setup_time),
         'total_time_ms': ms(None if end is None else end - move.began),
+        'ram': query_migrate(move),
         'dirty_sync_count': counters.dirty_sync_count,
         'dirty_pages_rate': round(counters.dirty_pages_rate, 1),
         'transferred_bytes': move.link.sent,
-        'mbps': round(counters.bandwidth * 8 / 1e6, 3),
-        'phases_ns': felt.phases_ns(spent, PHASES, hz),
+        'mbps': mbps(move),
+        'phases_ns': felt.phases_ns(spent, phases, hz),
         'vm_stopped_ns': ns(None if start is None or resumed is None else resumed - start),
         'blackout_ns': felt.blackout(rows, felt_from, resumed, hz),
         'first_completion_ns': ns(felt.first_completion(rows, resumed)),
@@ -79,6 +87,40 @@ def report(move: Migrating, result: Result) -> dict[str, Any]:
         'hypothetical': hypothetical(move, result),
         'config': move.config.effective(),
     }  # fmt: skip
+
+
+def query_migrate(move: Migrating) -> dict[str, Any]:
+    """The object "ram" of query-migrate, by QEMU's names (MigrationStats in qapi/migration.json);
+    sizes in bytes.
+    """
+    ram, counters = move.ram, move.precopy.counters
+    sent_so_far = counters.precopy_bytes or move.link.sent
+    return {
+        'total': ram.pages * PAGE_SIZE,
+        'transferred': move.link.sent,
+        'remaining': ram.pending,
+        'duplicate': ram.duplicate,
+        'normal': ram.normal,
+        'normal_bytes': ram.normal * PAGE_SIZE,
+        'precopy_bytes': sent_so_far,
+        'downtime_bytes': counters.downtime_bytes,
+        'mbps': mbps(move),
+        'pages_per_second': round(counters.pages_per_second),
+        'dirty_pages_rate': round(counters.dirty_pages_rate),
+        'dirty_sync_count': counters.dirty_sync_count,
+        'page_size': PAGE_SIZE,
+    }
+
+
+def mbps(move: Migrating) -> float:
+    """Of all that was sent, over the time behind the setup (migration_calculate_complete); of a
+    migration that did not come to its end, the bandwidth of the last slice.
+    """
+    end, counters = downtime_end(move), move.precopy.counters
+    if end is None or end - move.began <= counters.setup_time:
+        return round(counters.bandwidth * 8 / 1e6, 3)
+    seconds = (end - move.began - counters.setup_time) / move.hz
+    return round(move.link.sent * 8 / seconds / 1e6, 3)
 
 
 def result_machine(move: Migrating) -> Machine:

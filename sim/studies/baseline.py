@@ -24,6 +24,9 @@ COLUMNS = ('metric', 'value', 'unit')
 DEFINITION = 'scenario'  # the metric that says which scenario it was
 UNITS = {
     'outcome': 'text', 'mbps': 'Mbit/s', 'dirty_pages_rate': '1/s', 'transferred_bytes': 'bytes',
+    'total': 'bytes', 'transferred': 'bytes', 'remaining': 'bytes', 'normal_bytes': 'bytes',
+    'precopy_bytes': 'bytes', 'downtime_bytes': 'bytes', 'page_size': 'bytes',
+    'pages_per_second': '1/s',
 }  # fmt: skip
 
 Row = dict[str, str]
