@@ -12,7 +12,7 @@ from sim.errors import ConfigError
 from sim.formats.fio_measured import read_measured
 from sim.run import run
 from sim.studies import fitting
-from sim.studies.calibrate import parse_parameter
+from sim.studies.calibrate import parse_parameter, task_of
 
 KICK = 'costs.kick.exit_to_kernel_roundtrip'
 IRQ = 'costs.irq.inject_to_running_vcpu_posted'
@@ -152,6 +152,72 @@ def test_reads_and_writes_are_apart(tmp_path):
     assert found[0].value == 6000
 
 
+def test_text_behind_the_json_is_no_matter(tmp_path):
+    """--output-format=normal,json writes both into one file."""
+    entry = {'jobname': 'a', 'job options': OPTIONS, 'read': side(), 'write': NONE}
+    place = fio(tmp_path, [entry], 'Starting 1 process\n')
+    place.write_text(place.read_text() + '\na: (groupid=0, jobs=1): err= 0\n  read: {weird}\n')
+    assert read_measured(place).observations[0].value == 5000
+
+
+def test_threads_in_one_entry_are_clones_that_the_simulator_reports_as_one(tmp_path):
+    options = OPTIONS | {'numjobs': '2'}
+    entry = {
+        'jobname': 'a', 'job options': options, 'write': NONE, 'job_runtime': 6000,
+        'read': side(runtime=3001),
+    }  # fmt: skip
+    (job,) = read_measured(fio(tmp_path, [entry])).jobs
+    config = load(job=[job])
+    assert (config.jobs[0].numjobs, config.jobs[0].group_reporting) == (2, True)
+
+
+def test_several_jobs_in_one_entry_are_refused(tmp_path):
+    """As fio 3.33 has it: the name of the first, the options of the last, the sum of all."""
+    entry = {
+        'jobname': 'reader', 'job options': OPTIONS | {'rw': 'randwrite'}, 'job_runtime': 6000,
+        'read': side(runtime=2001), 'write': side(runtime=2001),
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match=r'fio\.json: job .reader.: 3 threads are added up .* numjobs=1.* new_group'):
+        read_measured(fio(tmp_path, [entry]))
+
+
+@pytest.mark.parametrize(
+    ('second', 'waits'),
+    [
+        ({'groupid': 0}, False),
+        ({'groupid': 1}, True),
+        ({'groupid': 1, 'job options': OPTIONS | {'new_group': '1'}}, False),
+        ({'groupid': 1, 'job_start': 5100}, False),
+        ({'groupid': 1, 'job_start': 9000}, True),
+    ],
+)
+def test_a_job_of_a_later_group_waited(second, waits, tmp_path):
+    """fio's JSON does not have options without a value, such as stonewall."""
+    entry = {'job options': OPTIONS, 'read': side(runtime=4000), 'write': NONE}
+    first = entry | {'jobname': 'a', 'groupid': 0, 'job_start': 5000}
+    entries = [first, entry | {'jobname': 'b'} | second]
+    measured = read_measured(fio(tmp_path, entries))
+    assert load(job=list(measured.jobs)).phases == (((0,), (1,)) if waits else ((0, 1),))
+
+
+def test_jobs_side_by_side_end_together(tmp_path):
+    """Else the slower one had the disk for itself in the end, which it had not in fio's run."""
+    jobs = [
+        {'jobname': 'fast', 'job options': OPTIONS, 'read': side(total_ios=9000), 'write': NONE},
+        {'jobname': 'slow', 'job options': OPTIONS, 'read': side(total_ios=3000), 'write': NONE},
+    ]
+    task = task_of([fio(tmp_path, jobs)], ['target.service'], requests=1000)
+    assert [job.number_ios for job in task.config(task.measured[0]).jobs] == [1500, 500]
+    mine = task_of([task.measured[0].path], ['target.service'], sets=['workload.number_ios=70'])
+    assert [job.number_ios for job in mine.config(mine.measured[0]).jobs] == [70, 70]
+
+
+def test_processes_change_nothing(tmp_path, capsys):
+    file = written(tmp_path / '1.json', 1, 'target.kind=constant', count=300)
+    words = [file, '--fit', 'target.service', '--requests', '300', '--metrics', 'iops,p50']
+    assert fitted(capsys, *words) == fitted(capsys, *words, '--jobs', '2')
+
+
 @pytest.mark.parametrize(
     'content', ['', 'no json', '{"jobs": 3}', '[]', '{"jobs": []}', '{"jobs": [{"jobname": "a"}]}']
 )
@@ -212,6 +278,20 @@ def test_a_fit_does_not_stay_in_the_first_valley():
 
     found, _ = fitting.fit(residuals, [1], [100])
     assert found.values[0] == pytest.approx(100**0.28, rel=0.01)
+
+
+def test_what_will_be_wanted_is_said_before():
+    told: list[tuple[float, ...]] = []
+    asked = []
+
+    def residuals(values):
+        asked.append(values)
+        return np.log(np.array(values) / [3, 5])
+
+    fitting.fit(residuals, [1, 1], [10, 10], ahead=told.extend)
+    assert set(told) <= set(asked)
+    assert len(told) > len(asked) / 2  # the grid and the derivatives
+    assert len(told) == len(set(told))
 
 
 def test_only_a_product_shows():

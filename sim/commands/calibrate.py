@@ -31,6 +31,7 @@ def add(commands: Any) -> None:
         help='simulated per clone (default: %(default)s)',
     )
     parser.add_argument('--out', metavar='PRESET.toml', help='write the fitted preset')
+    parser.add_argument('--jobs', type=int, metavar='N', help='processes at once (default: one)')
     add_json(parser)
     parser.set_defaults(command=main)
 

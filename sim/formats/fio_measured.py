@@ -1,7 +1,9 @@
 """What fio measured, read from its JSON output (json and json+): the jobs, and their numbers.
 
 Of a job the options say what was done, as in a job file; how long it ran does not matter here.
-Entries of one name are clones of one job. Percentiles are of clat; those of lat, which the
+Entries of one name are clones of one job, and so are the threads that group_reporting has put into
+one entry. A job of a later group (groupid) began when the earlier ones had ended: of stonewall, and
+of every other option without a value, fio's JSON says nothing. Percentiles are of clat; those of lat, which the
 simulator has as well, are taken as clat's and the mean slat: fio keeps no lat percentiles unless
 it is asked to (lat_percentiles=1), and those are preferred where they are there.
 """
@@ -45,10 +47,14 @@ class Observation:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One file: its jobs as tables of [workload] keys, and what was measured of them."""
+    """One file: its jobs as tables of [workload] keys, and what was measured of them.
+
+    `shares`: how many requests a clone of each job had, against the mean of those beside it.
+    """
 
     path: Path
     jobs: tuple[Job, ...]
+    shares: tuple[float, ...]
     observations: tuple[Observation, ...]
     notes: tuple[str, ...]
 
@@ -65,25 +71,86 @@ def read_measured(path: str | Path) -> Measured:
     jobs: list[Job] = []
     found: list[Observation] = []
     notes: list[str] = []
+    threads: list[float] = []
+    groups: list[int] = []  # of jobs that ran side by side
+    before: Mapping[str, Any] = {}
     for name, clones in by_name.items():
-        jobs.append(_job(place, name, {**shared, **clones[0].get('job options', {})}, notes))
+        job = _job(place, name, {**shared, **clones[0].get('job options', {})}, notes)
+        jobs.append(job)
         try:
+            later = bool(before) and _begins_later(before, clones[0])
+            if later:
+                job['stonewall'] = Given('1', str(place))
+            groups.append(groups[-1] + later if groups else 0)
+            before = clones[0]
+            threads.append(_clones(place, job, clones))
             found += _observations(name, clones)
+        except ConfigError:
+            raise
         except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
             raise ConfigError(f'{place}: job {shown(name)}: {error!r} in its numbers') from None
     if not found:
         raise ConfigError(f'{place}: no job in it has completed a read or a write')
+    counts = [
+        sum(int(clone[op].get('total_ios', 0)) for clone in clones for op in OPS) / many
+        for clones, many in zip(by_name.values(), threads, strict=True)
+    ]
     return Measured(
-        path=place, jobs=tuple(jobs), observations=tuple(found), notes=tuple(dict.fromkeys(notes))
-    )
+        path=place, jobs=tuple(jobs), shares=tuple(_shares(groups, counts)),
+        observations=tuple(found), notes=tuple(dict.fromkeys(notes)),
+    )  # fmt: skip
+
+
+def _begins_later(before: Mapping[str, Any], entry: Mapping[str, Any]) -> bool:
+    """Was it a stonewall that began the group? Of one by new_group alone a newer fio has the time."""
+    if int(entry.get('groupid', 0)) <= int(before.get('groupid', 0)):
+        return False
+    if 'job_start' in entry and 'job_start' in before:  # ms
+        longest = max(int(before.get(op, {}).get('runtime', 0)) for op in OPS)
+        return int(entry['job_start']) - int(before['job_start']) > longest / 2
+    return 'new_group' not in entry.get('job options', {})
+
+
+def _clones(path: Path, job: Job, entries: Sequence[Mapping[str, Any]]) -> int:
+    """How many clones the job has, which are reported as one.
+
+    Under group_reporting fio adds up all jobs of a group, gives the sum the name of the first and
+    the options of the last; job_runtime is the sum of all threads.
+    """
+    said = str(job['numjobs'].value) if 'numjobs' in job else '1'
+    many = int(said) if said.isdecimal() and int(said) else 1
+    if many > 1:
+        job['group_reporting'] = Given('1', str(path))
+    threads = 0.0
+    for entry in entries:
+        longest = max(int(entry.get(op, {}).get('runtime', 0)) for op in (*OPS, 'trim'))
+        threads += int(entry.get('job_runtime', 0)) / longest if longest else 0
+    if round(threads) > many:
+        raise ConfigError(
+            f'{path}: job {shown(str(job["name"].value))}: {round(threads)} threads are added up in '
+            f'it, and its options say numjobs={many}: group_reporting has put several jobs into '
+            'one; run fio without it, or with new_group in each job'
+        )
+    return many
+
+
+def _shares(groups: Sequence[int], counts: Sequence[float]) -> list[float]:
+    """Each count against the mean of its group."""
+    mean = {}
+    for group in groups:
+        mine = [count for g, count in zip(groups, counts, strict=True) if g == group]
+        mean[group] = sum(mine) / len(mine)
+    return [n / mean[g] if mean[g] else 1.0 for g, n in zip(groups, counts, strict=True)]
 
 
 def _tree(place: Path) -> dict[str, Any]:
-    """The JSON in a file, which may begin with fio's warnings; ConfigError if it is none."""
+    """The JSON in a file, which may have fio's warnings before it and its text behind it
+    (--output-format=normal,json); ConfigError if it is none.
+    """
     text = read_text(place)
-    start = text.find('{')
+    start = max(text.find('{'), 0)
     try:
-        tree: dict[str, Any] = json.loads(text[start:] if start >= 0 else text)
+        tree: dict[str, Any] = json.JSONDecoder().raw_decode(text, start)[0]
         assert isinstance(tree['jobs'], list)
     except (ValueError, KeyError, TypeError, AssertionError):
         raise ConfigError(

@@ -18,9 +18,10 @@ import numpy as np
 from sim.config import Config, load
 from sim.costs import load_preset
 from sim.errors import ConfigError, shown
-from sim.formats import nearest
+from sim.formats import Given, nearest
 from sim.formats.fio_measured import Measured, Observation, read_measured
 from sim.formats.keys import fields_of
+from sim.pools import Here, Pool
 from sim.run import run
 from sim.studies import fitting
 from sim.studies.measuring import cost_ns, number_at, parameter_sets
@@ -48,9 +49,16 @@ class Task:
 
     def config(self, file: Measured, more: Sequence[str] = ()) -> Config:
         """The config of one measured run."""
-        jobs = [dict(job) for job in file.jobs]
-        sets = [f'workload.number_ios={self.requests}', *self.sets, *more]
-        return load(**self.base, job=jobs, sets=sets)
+        return load(**self.base, job=self.jobs(file), sets=[*self.sets, *more])
+
+    def jobs(self, file: Measured) -> list[dict[str, Any]]:
+        """Its jobs. Those that run side by side end together, as fio's do, where the fit is good."""
+        counts = [max(1, round(self.requests * share)) for share in file.shares]
+        where = '--requests'
+        return [
+            {**job, 'number_ios': Given(str(count), where)}
+            for job, count in zip(file.jobs, counts, strict=True)
+        ]
 
 
 def task_of(
@@ -116,11 +124,11 @@ def parse_parameter(text: str, config: Config) -> Parameter:
     )  # fmt: skip
 
 
-def calibrate(task: Task) -> dict[str, Any]:
-    """Fit, profile, and say what is left. Errors: ConfigError."""
+def calibrate(task: Task, pool: Pool | None = None) -> dict[str, Any]:
+    """Fit, profile, and say what is left; runs are simulated in the pool. Errors: ConfigError."""
     if not 0 < len(task.parameters) <= PARAMETERS_MOST:
         raise ConfigError(f'--fit: give one to {PARAMETERS_MOST} parameters')
-    runs = _Runs(task)
+    runs = _Runs(task, pool or Here())
     start = [_start(task, p) for p in task.parameters]
     chosen = runs.chosen
     if len(chosen) < len(task.parameters):
@@ -137,7 +145,7 @@ def calibrate(task: Task) -> dict[str, Any]:
         )
 
     low, high = [p.low for p in task.parameters], [p.high for p in task.parameters]
-    found, space = fitting.fit(residuals, low, high, start, enough=1.0)
+    found, space = fitting.fit(residuals, low, high, start, enough=1.0, ahead=runs.simulate)
     freedom = len(chosen) - len(task.parameters)
     scale = max(1.0, found.total / freedom) if freedom > 0 else 1.0
     rise = scale * _t975(freedom) ** 2
@@ -218,8 +226,9 @@ def _t975(freedom: int) -> float:
 class _Runs:
     """Simulates every file under parameter values, and reads off what was measured."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, pool: Pool) -> None:
         self.task = task
+        self.pool = pool
         self.all: list[tuple[Measured, Observation]] = [
             (file, seen) for file in task.measured for seen in file.observations
         ]
@@ -232,22 +241,37 @@ class _Runs:
 
     def numbers(self, values: tuple[float, ...]) -> dict[int, float]:
         """The simulated number of each observation."""
-        if values not in self.seen:
-            found: dict[int, float] = {}
-            for file in self.task.measured:
-                found |= self._of_file(file, values)
-            self.seen[values] = found
+        self.simulate([values])
         return self.seen[values]
 
-    def _of_file(self, file: Measured, values: tuple[float, ...]) -> dict[int, float]:
+    def simulate(self, wanted: Sequence[tuple[float, ...]]) -> None:
+        """Every file under each of the values that have not been simulated, all at once."""
+        new = [values for values in dict.fromkeys(wanted) if values not in self.seen]
+        calls = [
+            (place, number, self._config(file, values))
+            for place, values in enumerate(new)
+            for number, file in enumerate(self.task.measured)
+        ]
+        found: dict[tuple[int, int], dict[int, float]] = {}
+        for place, number, report in self.pool.map(_simulated, calls):
+            found[place, number] = self._numbers(self.task.measured[number], report)
+            self.violations += report['violations']
+        self.count += len(calls)
+        for place, values in enumerate(new):
+            self.seen[values] = {}
+            for number in range(len(self.task.measured)):
+                self.seen[values] |= found[place, number]
+
+    def _config(self, file: Measured, values: tuple[float, ...]) -> Config:
         sets = [
             text
             for parameter, value in zip(self.task.parameters, values, strict=True)
             for text in parameter_sets(parameter, value, *self._base(file))
         ]
-        result = run(self.task.config(file, sets))
-        self.count += 1
-        self.violations += result.violations
+        return self.task.config(file, sets)
+
+    def _numbers(self, file: Measured, report: Mapping[str, Any]) -> dict[int, float]:
+        """What was observed in a file, in a report of it."""
         found = {}
         alone = len(file.jobs) == 1
         for n, (of, seen) in enumerate(self.all):
@@ -255,13 +279,16 @@ class _Runs:
                 continue
             path = _path(seen)
             try:
-                found[n] = number_at(result.report, path)
+                found[n] = number_at(report, path)
             except ConfigError as error:
                 if n in self.chosen:
-                    raise ConfigError(f'{file.path}: {seen.metric}: {error}') from None
+                    raise ConfigError(
+                        f'{file.path}: {seen.metric}: {error} (--requests; or leave it out of '
+                        '--metrics)'
+                    ) from None
                 continue
             whole = path.split('.', 3)[-1] if seen.op else 'iops'
-            bounds = result.report['intervals']['values'].get(whole) if alone else None
+            bounds = report['intervals']['values'].get(whole) if alone else None
             ends = [end for end in bounds or () if end is not None]
             half = max((abs(end - found[n]) for end in ends), default=0.0)
             self.halves[n] = half / found[n] if found[n] else 0.0
@@ -270,7 +297,7 @@ class _Runs:
     def _base(self, file: Measured) -> tuple[Mapping[str, Any], list[str]]:
         """What parameter_sets() needs to know of a config: its sections and sets."""
         sections = {k: v for k, v in self.task.base.items() if v is not None}
-        return {**sections, 'job': [dict(job) for job in file.jobs]}, list(self.task.sets)
+        return {**sections, 'job': self.task.jobs(file)}, list(self.task.sets)
 
     def sigmas(self, values: tuple[float, ...]) -> dict[int, float]:
         """Relative standard errors: of the measurement and of the simulation together."""
@@ -279,6 +306,11 @@ class _Runs:
             n: math.hypot(seen.sigma, max(self.halves.get(n, 0.0) / 1.96, SIMULATED))
             for n, (_, seen) in enumerate(self.all)
         }
+
+
+def _simulated(place: int, number: int, config: Config) -> tuple[int, int, dict[str, Any]]:
+    """In a worker: the report of a run, and which one it is."""
+    return place, number, run(config).report
 
 
 def _path(seen: Observation) -> str:
@@ -353,7 +385,7 @@ def _disk_preset(task: Task, config: Config, found: Mapping[str, Any], source: s
     values = {f['parameter']: f['value'] for f in found['fitted']}
     file = task.measured[0]
     base = {k: v for k, v in task.base.items() if v is not None}
-    base['job'] = [dict(job) for job in file.jobs]
+    base['job'] = task.jobs(file)
     sets = [
         text
         for p in task.parameters

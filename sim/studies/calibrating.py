@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sim.errors import ConfigError
+from sim.pools import open_pool
 from sim.studies.calibrate import DEFAULT_METRICS, calibrate, preset_texts, task_of
+from sim.sweep import warm
 from sim.units import format_time
 
 
@@ -25,7 +27,9 @@ def main(options: argparse.Namespace) -> int:
         device=options.device,
     )
     out = Path(options.out) if options.out else None
-    found = calibrate(task)
+    with open_pool('local', options.jobs, None) as pool:
+        pool.warm(warm)
+        found = calibrate(task, pool)
     written = {}
     if out is not None:
         written = write_presets(out, preset_texts(task, found))

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Residuals = Callable[[tuple[float, ...]], Floats]  # of parameter values, in their own units
+Ahead = Callable[[Sequence[tuple[float, ...]]], None]  # is told which of them will be asked for
 
 STEP_LOG = 0.05  # a change of five percent
 GRID = {1: 7, 2: 4, 3: 3}  # values of each parameter that are tried first
@@ -41,8 +42,12 @@ class Fit:
 class Space:
     """Parameter values as places in the unit cube, and the residuals there, each computed once."""
 
-    def __init__(self, residuals: Residuals, low: Sequence[float], high: Sequence[float]) -> None:
+    def __init__(
+        self, residuals: Residuals, low: Sequence[float], high: Sequence[float],
+        ahead: Ahead | None = None,
+    ) -> None:  # fmt: skip
         self.residuals = residuals
+        self.ahead = ahead
         self.low = np.log(np.asarray(low, dtype=np.float64))
         self.span = np.log(np.asarray(high, dtype=np.float64)) - self.low
         self.seen: dict[tuple[float, ...], Floats] = {}
@@ -64,15 +69,23 @@ class Space:
             self.seen[values] = np.asarray(self.residuals(values), dtype=np.float64)
         return self.seen[values]
 
+    def announce(self, places: Sequence[Floats]) -> None:
+        """Say that the residuals of all these will be wanted, so that they can be had at once."""
+        new = dict.fromkeys(self.values(place) for place in places)
+        wanted = [values for values in new if values not in self.seen]
+        if self.ahead is not None and wanted:
+            self.ahead(wanted)
+
     def jacobian(self, place: Floats, free: Sequence[int]) -> Floats:
         """Derivatives by the free coordinates, over a step inwards or both ways."""
-        columns = []
+        steps = []
         for index in free:
             step = min(STEP_LOG / self.span[index], 0.25)
             up, down = place.copy(), place.copy()
             up[index], down[index] = min(1.0, up[index] + step), max(0.0, down[index] - step)
-            columns.append((self.at(up) - self.at(down)) / (up[index] - down[index]))
-        return np.array(columns).T
+            steps.append((up, down, up[index] - down[index]))
+        self.announce([side for up, down, _ in steps for side in (up, down)])
+        return np.array([(self.at(up) - self.at(down)) / wide for up, down, wide in steps]).T
 
     def settle(self, start: Floats, free: Sequence[int], evaluations: int = 12) -> Floats:
         """The place of least squares over the free coordinates, from `start` on."""
@@ -99,20 +112,22 @@ def fit(
     high: Sequence[float],
     start: Sequence[float] | None = None,
     enough: float = 0.0,
+    ahead: Ahead | None = None,
 ) -> tuple[Fit, Space]:
     """Where the sum of squares is least: a coarse grid, then down from its best places.
 
     One place is not enough: where a parameter does not bind (a stage behind the bottleneck) the
     way is flat, and down from there leads into a corner. `enough` is the mean square residual at
-    which no further start is tried.
+    which no further start is tried. `ahead` is told of places that can be computed at once.
     """
-    space = Space(residuals, low, high)
+    space = Space(residuals, low, high, ahead)
     count = len(low)
     side = GRID.get(count, 2)
     ticks = [(n + 0.5) / side for n in range(side)]
     places = [np.array(p, dtype=np.float64) for p in itertools.product(ticks, repeat=count)]
     if start is not None:
         places.append(space.place(start))
+    space.announce(places)
 
     def total(place: Floats) -> float:
         return float(space.at(place) @ space.at(place))
