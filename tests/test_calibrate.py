@@ -177,7 +177,10 @@ def test_several_jobs_in_one_entry_are_refused(tmp_path):
         'jobname': 'reader', 'job options': OPTIONS | {'rw': 'randwrite'}, 'job_runtime': 6000,
         'read': side(runtime=2001), 'write': side(runtime=2001),
     }  # fmt: skip
-    with pytest.raises(ConfigError, match=r'fio\.json: job .reader.: 3 threads are added up .* numjobs=1.* new_group'):
+    with pytest.raises(
+        ConfigError,
+        match=r'fio\.json: job .reader.: 3 threads are added up .* numjobs=1.* new_group',
+    ):
         read_measured(fio(tmp_path, [entry]))
 
 

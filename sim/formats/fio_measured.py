@@ -3,9 +3,9 @@
 Of a job the options say what was done, as in a job file; how long it ran does not matter here.
 Entries of one name are clones of one job, and so are the threads that group_reporting has put into
 one entry. A job of a later group (groupid) began when the earlier ones had ended: of stonewall, and
-of every other option without a value, fio's JSON says nothing. Percentiles are of clat; those of lat, which the
-simulator has as well, are taken as clat's and the mean slat: fio keeps no lat percentiles unless
-it is asked to (lat_percentiles=1), and those are preferred where they are there.
+of every other option without a value, fio's JSON says nothing. Percentiles are of clat; those of
+lat, which the simulator has as well, are taken as clat's and the mean slat: fio keeps no lat
+percentiles unless it is asked to (lat_percentiles=1), and those are preferred where they are there.
 """
 
 import json
@@ -102,7 +102,7 @@ def read_measured(path: str | Path) -> Measured:
 
 
 def _begins_later(before: Mapping[str, Any], entry: Mapping[str, Any]) -> bool:
-    """Was it a stonewall that began the group? Of one by new_group alone a newer fio has the time."""
+    """Was it a stonewall that began the group? If it was new_group, a newer fio's times tell."""
     if int(entry.get('groupid', 0)) <= int(before.get('groupid', 0)):
         return False
     if 'job_start' in entry and 'job_start' in before:  # ms
