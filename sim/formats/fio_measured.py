@@ -127,8 +127,8 @@ def _clones(path: Path, job: Job, entries: Sequence[Mapping[str, Any]]) -> int:
         threads += int(entry.get('job_runtime', 0)) / longest if longest else 0
     if round(threads) > many:
         raise ConfigError(
-            f'{path}: job {shown(str(job["name"].value))}: {round(threads)} threads are added up in '
-            f'it, and its options say numjobs={many}: group_reporting has put several jobs into '
+            f'{path}: job {shown(str(job["name"].value))}: {round(threads)} threads are added up '
+            f'in it, and its options say numjobs={many}: group_reporting has put several jobs into '
             'one; run fio without it, or with new_group in each job'
         )
     return many
