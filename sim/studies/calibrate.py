@@ -52,7 +52,7 @@ class Task:
         return load(**self.base, job=self.jobs(file), sets=[*self.sets, *more])
 
     def jobs(self, file: Measured) -> list[dict[str, Any]]:
-        """Its jobs. Those that run side by side end together, as fio's do, where the fit is good."""
+        """Its jobs. Side by side they end together, as fio's do, if the fit is good."""
         counts = [max(1, round(self.requests * share)) for share in file.shares]
         where = '--requests'
         return [
