@@ -160,7 +160,7 @@ def test_two_processes_find_what_one_finds(tmp_path):
 
 
 OVER = 'workload.iodepth=1,2,3,4,5,6,7,8'
-COMMAND = ['sweep', '--over', OVER, '--set', 'workload.number_ios=15k']
+COMMAND = ['sweep', '--over', OVER, '--set', 'workload.number_ios=100k']
 
 
 def start_sweep(folder, *more, **how):
@@ -216,6 +216,7 @@ def test_the_workers_of_a_killed_sweep_do_not_go_on(tmp_path):
 
 def test_ctrl_c_in_an_experiment_keeps_the_finished_points(tmp_path):
     command = [sys.executable, '-m', 'experiments.queue_depth', '--quick', '--out', str(tmp_path)]
+    command += ['--set', 'workload.number_ios=1M']  # the signal comes long before the last point
     process = subprocess.Popen(
         command, cwd=TOP, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     )
