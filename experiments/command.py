@@ -50,6 +50,8 @@ from typing import Any
 from sim.errors import ConfigError, UnfinishedError
 from sim.options import Parser, add_config, add_json, add_pool, add_seed, add_sweep, config_sources
 
+GUESSES = Path(__file__).resolve().parent.parent / 'results/guesses.csv'  # scripts/guesses.py
+
 # ------------------------------------------------------------------------------- the command ----
 
 
@@ -76,8 +78,10 @@ class Experiment:
     """What is asked and by whom it is answered; the module's docstring tells more.
 
     `tables` and `figures` (name: what it shows) are the files that draw() leaves. `points`: the
-    runs are a sweep's, kept under their ids, and may be shared out by --shard. `add` gives the
-    parser further options; `instead` is asked first: an exit code means that it was another task.
+    runs are a sweep's, kept under their ids, and may be shared out by --shard. `headlines` are the
+    numbers that it is quoted for (sim.studies.guesses.Headline), or why it has none; the guesses
+    that move them are told with them. `add` gives the parser further options; `instead` is asked
+    first: an exit code means that it was another task.
     """
 
     name: str
@@ -88,6 +92,7 @@ class Experiment:
     tables: Sequence[str]
     figures: Mapping[str, str]
     points: bool = True
+    headlines: Callable[[argparse.Namespace], list[Any]] | str = ''
     add: Callable[[argparse.ArgumentParser], None] | None = None
     instead: Callable[[argparse.Namespace], int | None] | None = None
 
@@ -147,9 +152,10 @@ class Experiment:
             return 2
         self.draw(outcome, folder)
         if options.json:
-            print(as_json(outcome))
+            print(as_json(outcome, self.guesses()))
         else:
             self.show(outcome)
+            self.say_guesses()
             self.say_where(outcome, folder)
         return 1 if outcome.violations else 0
 
@@ -158,6 +164,29 @@ class Experiment:
         options = self.parser().parse_args(arguments)
         options.json = options.quiet = True
         return self.experiment(options)
+
+    def shipped_headlines(self) -> list[Any]:
+        """The headlines of the shipped machine (--quick), whatever is asked of this run."""
+        if isinstance(self.headlines, str):
+            return []
+        return self.headlines(self.parser().parse_args(['--quick']))
+
+    def guesses(self) -> list[dict[str, Any]]:
+        """Per headline the grade C costs that move it (results/guesses.csv), and if it is stale."""
+        from sim.studies import guesses
+
+        rows = guesses.read(GUESSES)
+        return guesses.told(f'experiments.{self.name}', self.shipped_headlines(), rows)
+
+    def say_guesses(self) -> None:
+        """The same for people."""
+        from sim.studies import guesses
+
+        if isinstance(self.headlines, str):
+            print(f'\nguesses: no number is told here; {self.headlines}')
+            return
+        print(f'\n{guesses.printed(self.guesses())}')
+        print('  (of --quick on the shipped machine; of yours: python -m sim sensitivity CONFIG)')
 
     def say_where(self, outcome: Outcome, folder: Path) -> None:
         """What is wrong, and what lies where."""
@@ -200,12 +229,13 @@ def writable(out: str) -> Path:
     return folder
 
 
-def as_json(outcome: Outcome) -> str:
-    """{config, seed, rows} as one object; what is not a number is null."""
+def as_json(outcome: Outcome, guesses: Sequence[Mapping[str, Any]]) -> str:
+    """{config, seed, rows, guesses} as one object; what is not a number is null."""
     answer = {
         'config': outcome.config.effective(),
         'seed': outcome.config.run.seed,
         'rows': outcome.rows,
+        'guesses': guesses,
         **outcome.beside,
     }
     return json.dumps(plain(answer), allow_nan=False)

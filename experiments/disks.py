@@ -19,6 +19,7 @@ Takes: a minute or two on two cores, --quick under one, behind the compilation o
 
 import argparse
 import dataclasses
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,7 @@ DEPTHS_QUICK = (1, 4, 16, 64)
 REQUESTS, REQUESTS_QUICK = 8000, 2500
 REQUESTS_HDD, REQUESTS_HDD_QUICK = 2500, 800
 SHARE_DEPTHS = (1, 64)
+HEADLINE_DISKS = {'optane-p4800x': 64, 'nvme-tlc-p4510': 16, 'sata-ssd-s4610': 16}  # at a depth
 
 TAIL_DISK = 'nvme-tlc-p4510'
 NO_COLLECTIONS = {'target.gc_every': 0, 'target.gc_time': 0}
@@ -51,19 +53,12 @@ FLUSH_EVERY = (1, 4, 16, 64, 256)
 
 def experiment(options: argparse.Namespace) -> command.Outcome:
     """Run everything."""
-    from sim.analysis.bounds import bounds
+    from sim.analysis.bounds import said_by_theory
     from sim.formats.disks import disk_presets, load_disk
     from sim.sweep import load_report
 
     presets = {name: load_disk(name) for name in disk_presets()}
-
-    def at(name: str, number_ios: int = REQUESTS, **vary: Any) -> Any:
-        return command.config(
-            options,
-            over={'workload.number_ios': number_ios},
-            vary={'target.disk': name} | vary,
-        )
-
+    at = functools.partial(point, options)
     depths = DEPTHS_QUICK if options.quick else DEPTHS
     points = [(name, depth) for name in presets for depth in depths]
     configs = [
@@ -80,8 +75,8 @@ def experiment(options: argparse.Namespace) -> command.Outcome:
         *measured(presets),
         *(row for name in presets for row in alone_rows(at(name), name, presets[name])),
         *(
-            path_row(*point, report) | {'bound_iops': bounds(config)[0]}
-            for point, config, report in zip(points, configs, reports, strict=False)
+            path_row(*each, report) | said_by_theory(config)
+            for each, config, report in zip(points, configs, reports, strict=False)
         ),
     ]
     fills = {name: fill for disk in CACHED for name, fill in fills_of(at(disk).target, disk)}
@@ -93,12 +88,50 @@ def experiment(options: argparse.Namespace) -> command.Outcome:
         command.violations(reports),
         {
             'depths': rows,
+            'theory': [
+                {'disk': name, 'iodepth': depth}
+                | said_by_theory(at(name, **READS | {'workload.iodepth': depth}))
+                for name in presets
+                for depth in DEPTHS
+            ],
             'flushes': flushes,
             'fills': fills,
             'tails': dict(zip(TAILS, latencies, strict=True)),
             'grades': {name: preset['grade'] for name, preset in presets.items()},
         },
     )
+
+
+def point(options: argparse.Namespace, name: str, number_ios: int = REQUESTS, **vary: Any) -> Any:
+    """The config of a point."""
+    over = {'workload.number_ios': number_ios}
+    return command.config(options, over=over, vary={'target.disk': name} | vary)
+
+
+def headlines(options: argparse.Namespace) -> list[Any]:
+    """What of a latency is the path's; what is left of a disk from the guest."""
+    from sim.studies.guesses import Headline
+
+    def at(name: str, depth: int) -> tuple[Any, ...]:
+        count = requests(options.quick)
+        return (point(options, name, count, **READS | {'workload.iodepth': depth}),)
+
+    def path_us(report: dict[str, Any]) -> float:
+        return float(path_row('', 0, report)['path_us'])
+
+    return [
+        Headline(
+            name='optane-p4800x, the path at iodepth 1', unit='µs', configs=at('optane-p4800x', 1),
+            value=path_us,
+        ),
+        *(
+            Headline(
+                name=f'{name} from the guest, iodepth {depth}', unit='IOPS',
+                configs=at(name, depth), value=lambda report: report['iops'],
+            )
+            for name, depth in HEADLINE_DISKS.items()
+        ),
+    ]  # fmt: skip
 
 
 def requests(quick: bool, preset: dict[str, Any] | None = None) -> int:
@@ -224,13 +257,15 @@ def draw(outcome: command.Outcome, folder: Path) -> None:
 
     found = outcome.more
     table, flushes = pd.DataFrame(found['depths']), pd.DataFrame(found['flushes'])
+    theory = pd.DataFrame(found['theory'])
     table.to_csv(folder / 'disks.csv', index=False)
     flushes.to_csv(folder / 'cache.csv', index=False)
     pd.DataFrame(tail_rows(found['tails'])).to_csv(folder / 'tail.csv', index=False)
     ordered = by_speed(table)
     titles = {name: f'{name} (grade {found["grades"][name]})' for name in ordered}
     for metric in ('iops', 'latency'):
-        plot.save(plot_disks.depth_curves(table, metric, titles), folder / f'{metric}.png')
+        figure = plot_disks.depth_curves(table, theory, metric, titles)
+        plot.save(figure, folder / f'{metric}.png')
     path = table[(table['where'] == 'path') & table['iodepth'].isin(SHARE_DEPTHS)]
     share = pd.concat([path[path['disk'] == name] for name in ordered])
     share['label'] = share['disk'] + share['iodepth'].map(', {} in flight'.format)
@@ -308,6 +343,7 @@ EXPERIMENT = command.Experiment(
         'cache.png': 'writes until the cache is full and after; what a flush takes',
         'tail.png': 'the tail of reads, and what makes it',
     },
+    headlines=headlines,
 )  # fmt: skip
 
 if __name__ == '__main__':

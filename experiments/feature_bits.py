@@ -85,6 +85,7 @@ COLD = 0.1  # share of the requests that is left out of the latencies
 
 # Metric: (title, unit); all but the latency are totals of a run over its requests.
 METRICS = {
+    'iops': ('throughput', 'IOPS'),
     'kicks': ('kicks', 'per request'),
     'interrupts': ('interrupts', 'per request'),
     'line_transfers': ('cache-line transfers', 'per request'),
@@ -122,21 +123,15 @@ def flipped(place: int) -> Combination:
 
 def simulate(options: argparse.Namespace, combinations: Sequence[Combination]) -> command.Outcome:
     """Run some combinations."""
+    from sim.analysis.bounds import bounds
     from sim.sweep import load_report
 
     loads = LOADS_QUICK if options.quick else LOADS
-    number_ios = REQUESTS_QUICK if options.quick else REQUESTS
-    under = {
-        'workload': {'number_ios': number_ios},
-        'target': {'kind': 'exponential'},
-        'guest': {'kernel': '7.2'},
-    }
 
-    def at(point: Point | None) -> Any:
-        vary = {} if point is None else keys_of(point) | disks[point.disk]
-        return command.config(options, under=under, vary=vary)
+    def at(point: Point) -> Any:
+        return configured(options, keys_of(point) | disks[point.disk])
 
-    base = at(None)
+    base = configured(options, {})
     disks = disks_of(base.target)
     first = next(iter(disks))
     seeds = range(base.run.seed, base.run.seed + (SEEDS_QUICK if options.quick else SEEDS))
@@ -150,12 +145,54 @@ def simulate(options: argparse.Namespace, combinations: Sequence[Combination]) -
     ]
     command.announce(options, base)
     places = command.sweep(options, [at(point) for point in points])
+    # The bound knows nothing of bits and seeds: it leaves lines and notifications out.
+    most = {
+        (disk, load_): bounds(at(Point(disk, REFERENCE, load_, base.run.seed)))[0]
+        for disk in disks
+        for load_ in loads
+    }
     measured = {
         point: measure(load_report(place), latencies(place))
+        | {'bound_iops': most[point.disk, point.load]}
         for point, place in zip(points, places, strict=True)
     }
     rows = list(compared(measured, list(disks), loads, seeds))
     return command.Outcome(base, rows, command.violations(measured.values()))
+
+
+def configured(options: argparse.Namespace, vary: dict[str, Any]) -> Any:
+    """The config of a point, or of none."""
+    under = {
+        'workload': {'number_ios': REQUESTS_QUICK if options.quick else REQUESTS},
+        'target': {'kind': 'exponential'},
+        'guest': {'kernel': '7.2'},
+    }
+    return command.config(options, under=under, vary=vary)
+
+
+def headlines(options: argparse.Namespace) -> list[Any]:
+    """What one bit alone makes of what it is known for."""
+    from sim.studies.guesses import Headline
+
+    def of_bit(place: int, name: str, load: Load, word: str) -> Any:
+        bits = [
+            keys_of(Point('', bits, load, configured(options, {}).run.seed))
+            for bits in (flipped(place), REFERENCE)
+        ]
+        return Headline(
+            name=f'{word}, {METRICS.get(name, ("IOPS",))[0]}, iodepth {load}',
+            unit='times the default',
+            configs=tuple(configured(options, keys) for keys in bits),
+            value=lambda other, default: per_request(other)[name] / per_request(default)[name],
+        )  # fmt: skip
+
+    return [
+        of_bit(0, 'line_transfers', Load(16, 1), 'packed on'),
+        of_bit(0, 'worker_cycles', Load(16, 1), 'packed on'),
+        of_bit(1, 'guest_cycles', Load(64, 32), 'INDIRECT off'),
+        of_bit(2, 'guest_cycles', Load(64, 1), 'EVENT_IDX off'),
+        of_bit(3, 'iops', Load(16, 1), 'IN_ORDER on'),
+    ]
 
 
 def keys_of(point: Point) -> dict[str, Any]:
@@ -196,6 +233,16 @@ def latencies(place: Path) -> Any:
 
 def measure(report: dict[str, Any], latency_ns: Any) -> dict[str, Any]:
     """What the comparison needs of one run."""
+    return per_request(report) | {
+        'latency_us': float(latency_ns.mean()) / 1e3,
+        'latency_ns': latency_ns,
+        'hypothetical': report['hypothetical'],
+        'violations': report['violations'],
+    }
+
+
+def per_request(report: dict[str, Any]) -> dict[str, float]:
+    """Counts and cycles per request, and IOPS."""
     count = report['requests_completed']
     cycles = report['simulated_seconds'] * report['config']['host']['cpu_hz'] / count
     busy = report['busy']
@@ -206,11 +253,7 @@ def measure(report: dict[str, Any], latency_ns: Any) -> dict[str, Any]:
         'guest_cycles': cycles * sum(v for k, v in busy.items() if k.startswith('vcpu')),
         'worker_cycles': cycles
         * sum(v for k, v in busy.items() if k.startswith(report['host_thread'])),
-        'latency_us': float(latency_ns.mean()) / 1e3,
         'iops': report['iops'],
-        'latency_ns': latency_ns,
-        'hypothetical': report['hypothetical'],
-        'violations': report['violations'],
     }
 
 
@@ -240,7 +283,7 @@ def compared(
             'iodepth': load.iodepth,
             'batch': load.batch,
             'hypothetical': ' '.join(pairs[0][0]['hypothetical']),
-            'iops': float(np.mean([run['iops'] for run, _ in pairs])),
+            'bound_iops': pairs[0][0]['bound_iops'],
         }
         for name in METRICS:
             deltas = [run[name] - reference[name] for run, reference in pairs]
@@ -254,6 +297,9 @@ def compared(
             percent = 100 / mean if mean else 0.0
             row[f'{name}_percent'] = percent * interval.mean
             row[f'{name}_percent_half_width'] = percent * interval.half_width
+        row['of_bound_percent'] = 100 * row['iops'] / row['bound_iops']
+        before = row['iops'] - row['iops_delta']
+        row['iops_bound_percent'] = 100 * (row['bound_iops'] / before - 1)
         per_request = np.concatenate([paired(run, reference) for run, reference in pairs])
         for share in (5, 50, 95):
             row[f'latency_delta_p{share}_us'] = float(np.percentile(per_request, share)) / 1e3
@@ -277,6 +323,7 @@ def draw(outcome: command.Outcome, folder: Path) -> None:
     figure = plot_bits.heat_panels(
         main, METRICS, rows='combination', columns=LOAD, marks=MARKS,
         reference=str(REFERENCE), note=NOTE,
+        share=('of_bound_percent', 'throughput', '% of the asymptotic bound'),
         title=f'What feature bits change against {DEFAULT}\n{what}',
     )  # fmt: skip
     style.save(figure, folder / 'heat-map.png')
@@ -290,7 +337,8 @@ def one_bit(outcome: command.Outcome) -> Any:
 
     title = f'What one bit alone changes against {DEFAULT}\n{describe(outcome.config)}'
     return plot_bits.effects(
-        effects_of(table_of(outcome)), ONE_BIT, columns=LOAD, wide=('latency_us',), title=title
+        effects_of(table_of(outcome)), ONE_BIT, columns=LOAD, wide=('latency_us', 'iops'),
+        most={'iops': 'iops_bound_percent'}, title=title,
     )
 
 
@@ -309,6 +357,7 @@ ONE_BIT = {
     'guest_cycles': ('guest vCPU cycles', 'change, %'),
     'worker_cycles': ('vhost worker cycles', 'change, %'),
     'latency_us': ('mean latency,\narrival to completion', 'change, %'),
+    'iops': ('throughput\n(—: up to the bound)', 'change, %'),
 }
 
 
@@ -317,7 +366,8 @@ MARKS = {'packed': 'packed *', 'indirect_desc': 'INDIRECT', 'event_idx': 'EVENT_
          'in_order': 'IN_ORDER *'}  # fmt: skip
 NOTE = (
     'Each cell: change in % against the framed row, which shows the values; grey where the 95 % '
-    'interval over the seeds holds zero.\n'
+    'interval over the seeds holds zero. Last panel: share of what the least demands leave room '
+    'for.\n'
     '* hypothetical: kernel vhost-scsi offers neither packed rings nor IN_ORDER.'
 )
 
@@ -377,6 +427,7 @@ EXPERIMENT = command.Experiment(
         'heat-map.png': 'all combinations of the four bits against the default',
         'one-bit.png': 'what one bit alone changes, against iodepth',
     },
+    headlines=headlines,
 )  # fmt: skip
 
 if __name__ == '__main__':

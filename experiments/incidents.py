@@ -387,6 +387,7 @@ EXPERIMENT = command.Experiment(
     tables=('incidents.csv',),
     figures={'incidents.png': 'what each scenario does, and what is left without its mechanism'},
     points=False,
+    headlines='a scenario is seen or not; its own config has the costs that it needs',
 )  # fmt: skip
 
 if __name__ == '__main__':

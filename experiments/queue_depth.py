@@ -15,6 +15,7 @@ Takes: ten seconds on two cores, --quick half of that, behind the compilation of
 """
 
 import argparse
+import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,23 +25,18 @@ from experiments import command
 DEPTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 DEPTHS_QUICK = (1, 4, 16, 64, 256)
 REQUESTS_QUICK = 4000
-SHOWN_TAILS = (1, 32, 256)
+HEADLINE_DEPTHS = (1, 32, 256)
 SERIES = {True: 'EVENT_IDX on', False: 'EVENT_IDX off'}
 
 
 def experiment(options: argparse.Namespace) -> command.Outcome:
     """Run the sweep."""
-    from sim.analysis.bounds import said_by_theory
+    from sim.analysis.bounds import least_us, said_by_theory
     from sim.sweep import load_report
 
     depths = DEPTHS_QUICK if options.quick else DEPTHS
-    over = {'workload.number_ios': REQUESTS_QUICK} if options.quick else {}
-
-    def at(depth: int, event_idx: bool) -> Any:
-        vary = {'workload.iodepth': depth, 'device.event_idx': event_idx}
-        return command.config(options, over=over, vary=vary)
-
-    base = command.config(options, over=over)
+    at = functools.partial(point, options)
+    base = command.config(options, over=over(options))
     points = [(depth, event_idx) for event_idx in (True, False) for depth in depths]
     command.announce(options, base)
     places = command.sweep(options, [at(*point) for point in points])
@@ -51,9 +47,43 @@ def experiment(options: argparse.Namespace) -> command.Outcome:
         command.violations(reports),
         {
             'theory': [said_by_theory(at(depth, True)) | {'iodepth': depth} for depth in depths],
+            'least': least_us(at(depths[0], True)),
             'places': dict(zip(points, places, strict=True)),
         },
     )
+
+
+def over(options: argparse.Namespace) -> dict[str, Any]:
+    """What outranks a file."""
+    return {'workload.number_ios': REQUESTS_QUICK} if options.quick else {}
+
+
+def point(options: argparse.Namespace, depth: int, event_idx: bool) -> Any:
+    """The config of a point."""
+    vary = {'workload.iodepth': depth, 'device.event_idx': event_idx}
+    return command.config(options, over=over(options), vary=vary)
+
+
+def headlines(options: argparse.Namespace) -> list[Any]:
+    """IOPS at three depths, and what EVENT_IDX is worth at the last."""
+    from sim.studies.guesses import Headline
+
+    found = [
+        Headline(
+            name=f'at iodepth {depth}', unit='IOPS', configs=(point(options, depth, True),),
+            value=lambda report: report['iops'],
+        )
+        for depth in HEADLINE_DEPTHS
+    ]  # fmt: skip
+    last = HEADLINE_DEPTHS[-1]
+    return [
+        *found,
+        Headline(
+            name=f'EVENT_IDX on over off at iodepth {last}', unit='times the IOPS',
+            configs=(point(options, last, True), point(options, last, False)),
+            value=lambda on, off: on['iops'] / off['iops'],
+        ),
+    ]  # fmt: skip
 
 
 def row_of(depth: int, event_idx: bool, report: dict[str, Any]) -> dict[str, Any]:
@@ -106,18 +136,23 @@ def draw(outcome: command.Outcome, folder: Path) -> None:
         plot.throughput_latency(table, pd.DataFrame(outcome.more['theory']), what),
         folder / 'throughput-latency.png',
     )
+    depths = sorted({row['iodepth'] for row in rows})
+    shown = {depths[0], depths[len(depths) // 2], depths[-1]}
     tails = {}
     for (depth, event_idx), place in outcome.more['places'].items():
-        if depth in SHOWN_TAILS:
+        if depth in shown:
             times, requests = load_latencies(place)
             tails[f'iodepth {depth}, {SERIES[event_idx]}'] = times / 1e3, requests
     ordered = dict(sorted(tails.items(), key=lambda item: int(item[0].split()[1].strip(','))))
-    plot.save(plot.latency_tails(ordered, what), folder / 'latency-tail.png')
+    least = outcome.more['least']
+    tail = plot.latency_tails(ordered, what, least_us=least['least_us'])
+    plot.save(tail, folder / 'latency-tail.png')
     stacks = pd.DataFrame(
         [
             {'label': f'{row["iodepth"]}, {"on" if row["series"] == SERIES[True] else "off"}'}
             | {stage: row['stages_us'][stage] for stage in STAGES}
             | {f'latency{end}': row[f'mean_us{end}'] for end in ('', '_low', '_high')}
+            | least
             for row in sorted(rows, key=lambda row: (row['iodepth'], row['series'] != SERIES[True]))
         ]
     )
@@ -161,6 +196,7 @@ EXPERIMENT = command.Experiment(
         'latency-tail.png': 'how many requests are slower than a latency',
         'stages.png': 'mean time in each stage, by iodepth',
     },
+    headlines=headlines,
 )  # fmt: skip
 
 if __name__ == '__main__':

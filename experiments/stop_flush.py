@@ -362,6 +362,7 @@ EXPERIMENT = command.Experiment(
     points=False,
     add=add,
     instead=instead,
+    headlines='it says what can happen at all, at any moment; costs decide how often, not whether',
 )  # fmt: skip
 
 if __name__ == '__main__':

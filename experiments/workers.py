@@ -62,25 +62,50 @@ def published() -> dict[tuple[str, str, int], int]:
 
 def experiment(options: argparse.Namespace) -> command.Outcome:
     """Run the sweep."""
-    from sim.analysis.bounds import bounds
-
-    requests = REQUESTS_QUICK if options.quick else REQUESTS
-
-    def at(series: str, workers: str, jobs: int) -> Any:
-        sets = point_sets(series, workers, jobs, requests)
-        over = dict(text.split('=', 1) for text in sets)
-        return command.config(options, under=target().config, over=over)
+    from sim.analysis.bounds import said_by_theory
 
     points = [(s, w, jobs) for s in SERIES for w in WORKERS for jobs in JOBS]
-    configs = [at(*point) for point in points]
+    configs = [point(options, *each) for each in points]
     command.announce(options, configs[0])
     reports = command.reports(options, configs)
     known = published()
     rows = [
-        row_of(*point, known.get(point), report) | {'bound_iops': bounds(config)[0]}
-        for point, config, report in zip(points, configs, reports, strict=True)
+        row_of(*each, known.get(each), report) | said_by_theory(config)
+        for each, config, report in zip(points, configs, reports, strict=True)
     ]
     return command.Outcome(configs[0], rows, command.violations(reports))
+
+
+def point(options: argparse.Namespace, series: str, workers: str, jobs: int) -> Any:
+    """The config of a point."""
+    requests = REQUESTS_QUICK if options.quick else REQUESTS
+    over = dict(text.split('=', 1) for text in point_sets(series, workers, jobs, requests))
+    return command.config(options, under=target().config, over=over)
+
+
+def headlines(options: argparse.Namespace) -> list[Any]:
+    """How much better (or worse) one worker does for two jobs; the ceilings of one and of many."""
+    from sim.studies.guesses import Headline
+
+    def iops(series: str, workers: str, jobs: int) -> Any:
+        return Headline(
+            name=f'{SERIES[series]}, {WORKERS[workers]}, {jobs} jobs', unit='IOPS',
+            configs=(point(options, series, workers, jobs),), value=lambda report: report['iops'],
+        )  # fmt: skip
+
+    return [
+        *(
+            Headline(
+                name=f'{name}, 2 jobs, one worker over one per virtqueue',
+                unit='times the IOPS',
+                configs=tuple(point(options, series, workers, 2) for workers in WORKERS),
+                value=lambda one, each: one['iops'] / each['iops'],
+            )
+            for series, name in SERIES.items()
+        ),
+        iops('A', 'single', 4),
+        iops('A', 'per_vq', 8),
+    ]  # fmt: skip
 
 
 def row_of(
@@ -125,7 +150,7 @@ def draw(outcome: command.Outcome, folder: Path) -> None:
         names=('simulated', 'published (M. Christie, 2021)'),
         labels=('fio jobs', 'thousand IOPS'),
         scale=1e3,
-        bound='bound_iops',
+        theory=True,
         title='vhost-scsi, 16 vCPUs, 16 virtqueues, randrw 4k: one worker or one per virtqueue',
     )
     plot.save(figure, folder / 'workers.png')
@@ -153,6 +178,7 @@ EXPERIMENT = command.Experiment(
     'workers', __doc__, experiment, draw, show,
     tables=('workers.csv',),
     figures={'workers.png': 'IOPS against fio jobs, simulated and published'},
+    headlines=headlines,
 )  # fmt: skip
 
 if __name__ == '__main__':

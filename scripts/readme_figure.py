@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from sim.config import load  # noqa: E402
+from sim.config import Config, load  # noqa: E402
 from sim.run import Result, run  # noqa: E402
 
 FIGURE = ROOT / 'docs/figures/stages.png'
@@ -26,18 +26,21 @@ DEPTHS = (1, 4, 16)
 TITLE = 'one 4 KiB read on a fast NVMe disk: where the time goes, by backend and iodepth'
 
 
-def results() -> dict[tuple[str, int], Result]:
-    """The runs behind the bars, by backend and depth."""
+def configs() -> dict[tuple[str, int], Config]:
+    """What is behind the bars, by backend and depth."""
     return {
-        (name, depth): run(
-            load(
-                toml=str(ROOT / 'examples/optane.toml'),
-                sets=[f'device.driver={driver}', f'workload.iodepth={depth}'],
-            )
+        (name, depth): load(
+            toml=str(ROOT / 'examples/optane.toml'),
+            sets=[f'device.driver={driver}', f'workload.iodepth={depth}'],
         )
         for driver, name in DRIVERS.items()
         for depth in DEPTHS
     }
+
+
+def results() -> dict[tuple[str, int], Result]:
+    """The runs."""
+    return {bar: run(config) for bar, config in configs().items()}
 
 
 def digests(found: dict[tuple[str, int], Result]) -> str:

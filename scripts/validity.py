@@ -22,35 +22,6 @@ sys.path.insert(0, str(ROOT))
 PAGE = ROOT / "docs" / "validity.md"
 README = ROOT / "README.md"
 BLOCK = "<!-- {name}: generated -->\n{body}\n<!-- end -->"
-# What is asked how far it rests on guesses: a config for each, and points of targets.
-HEADLINES = {
-    "depth 1, a disk of 10 µs": {
-        "workload": {"iodepth": 1, "number_ios": 800},
-        "target": {"kind": "constant", "service": "10us"},
-    },
-    "depth 32, the default disk (queue_depth)": {"workload": {"iodepth": 32, "number_ios": 2000}},
-    "depth 64, a null disk": {
-        "workload": {"iodepth": 64, "number_ios": 2000},
-        "target": {"kind": "null"},
-    },
-    "depth 64, a null disk, SPDK": {
-        "workload": {"iodepth": 64, "number_ios": 2000},
-        "target": {"kind": "null"},
-        "device": {"driver": "vhost-user-scsi-pci"},
-    },
-}
-POINTS = {
-    "worker-scaling": (
-        {"series": "A", "workers": "single", "jobs": "2"},
-        {"series": "A", "workers": "per_vq", "jobs": "2"},
-        {"series": "D", "workers": "single", "jobs": "2"},
-    ),
-    "qd1-chain": (
-        {"study": "report", "backend": "kernel"},
-        {"study": "report", "backend": "spdk"},
-    ),
-}
-REQUESTS = 1500  # of a point
 
 
 def table(head: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
@@ -145,40 +116,6 @@ def section(target: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", table(head, rows)])
 
 
-def headlines() -> Iterable[tuple[str, Any, Sequence[str]]]:
-    """What is looked at: a name, a config, and which results; of a target what it has measured."""
-    from sim.config import load
-    from sim.studies.target_file import load_target, shipped_folder
-
-    for name, sections in HEADLINES.items():
-        yield name, load(**sections), ("iops", "latency_ns.mean")
-    for name, points in POINTS.items():
-        target = load_target(shipped_folder() / f"{name}.toml")
-        for where in points:
-            row = target.rows[target.rows_at(where)[0]]
-            sets = [*target.sets_of(row), f"workload.number_ios={REQUESTS}"]
-            said = " ".join(f"{column}={value}" for column, value in where.items())
-            output = "iops" if target.metrics[0].name == "iops" else "latency_ns.mean"
-            yield f"{name}: {said}", load(**target.config, sets=sets), (output,)
-
-
-def guesses() -> str:
-    """The grade C costs that move a headline result by more than 5 % over their range."""
-    from sim.pools import Processes
-    from sim.studies.sensitivity import sensitivity
-
-    rows = []
-    for name, config, outputs in headlines():
-        found = sensitivity(config, Processes(2), outputs=outputs, step=0.1, replications=1)
-        for guess in found["guesses"]:
-            ends = ["-" if guess[e] is None else f"{100 * guess[e]:+.1f}" for e in ("low", "high")]
-            rows.append((name, f"`{guess['cost']}`", guess["output"], *ends))
-        if not found["guesses"]:
-            rows.append((name, "none", "", "", ""))
-    head = ("config", "guess", "result", "at its least, %", "at its most, %")
-    return table(head, rows)
-
-
 def put(text: str, name: str, body: str) -> str:
     """The page with one generated block renewed."""
     pattern = rf"<!-- {name}: generated -->\n.*?<!-- end -->"
@@ -228,9 +165,11 @@ def write_page(options: argparse.Namespace) -> None:
     text = PAGE.read_text(encoding="utf-8")
     text = put(text, "overview", overview(targets))
     text = put(text, "targets", "\n\n".join(section(target) for target in targets))
-    if not options.keep_guesses:
-        text = put(text, "guesses", guesses())
     PAGE.write_text(text, encoding="utf-8")
+    if not options.keep_guesses:
+        import guesses  # beside this script
+
+        guesses.main([])
 
 
 if __name__ == "__main__":

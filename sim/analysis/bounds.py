@@ -1,20 +1,13 @@
-"""What no run of a config can beat: asymptotic bounds from its costs and its disk.
-
-Every station is given its smallest demand per request: CPU shares without any cache-line cost, of a
-system call the part of a full batch, no kick, no interrupt, no wake-up and no hop.
-"""
+"""What no run of a config can beat, and what theory expects of it: from its costs and its disk."""
 
 import math
 from collections.abc import Mapping
-from itertools import chain
 from typing import Any
 
+from sim.analysis.demands import disk_demands, minimal_demands, unshared_demands
 from sim.analysis.theory import Station, asymptotic_bounds, balanced_bounds, mva
-from sim.config import Config, Target, Workload
+from sim.config import Config, Workload
 from sim.costs import Costs, of_config
-from sim.disks import network
-from sim.features import STACKS
-from sim.formats.work_values import Distribution, Pair
 
 SIGMAS = 5  # of the mean of random service times that a run may have been lucky by
 MVA_MOST = 2048  # requests in flight, above which it takes seconds
@@ -40,32 +33,84 @@ SAID = (
 
 
 def said_by_theory(config: Config) -> dict[str, float | None]:
-    """For figures, by the names of SAID: asymptotic and balanced bounds, mean-value analysis.
+    """For figures, by the names of SAID; latencies are of a closed loop, up to the reaping.
 
-    Latencies are those of a closed loop, up to the reaping. The last two take every service for
-    exponential and every station for first come first served: with the smallest demands an
-    optimist's estimate. Several servers are to the balanced bounds one quick server and a delay, as
-    Seidmann's approximation has it. None where no closed loop is asked, or one too large.
+    The asymptotic bounds hold for every run, whatever is distributed how (outside() holds it to
+    them). The others take every service for exponential and every station for first come first
+    served. Balanced bounds: at the top of the least demands, at the bottom of unshared ones, so
+    that batches and saved notifications lie within. Mean-value analysis is of unshared demands:
+    exact at iodepth 1 but for what overlaps; a run above it has saved something. Several servers
+    are to the balanced bounds one quick server and a delay, as Seidmann's approximation has it.
+
+    None where no closed loop is asked, or one too large; the last four also where
+    no_product_form() says why.
     """
     said: dict[str, float | None] = dict.fromkeys(SAID)
-    number, seconds, think, servers = closed_network(config, of_config(config))
+    costs = of_config(config)
+    number, seconds, think, servers = closed_network(config, costs)
     if sum(seconds) <= 0 or len(config.phases) > 1:
         return said
     most, least = asymptotic_bounds(number, seconds, think, servers)
     paced = any(_is_paced(job) for job in config.jobs)
     said |= {'bound_iops': most, 'bound_us': 1e6 * (sum(seconds) if paced else least)}
-    if paced or number > MVA_MOST:
+    if no_product_form(config):
         return said
-    stations = [Station(s, m) for s, m in zip(seconds, servers, strict=True) if s]
-    exact = mva(number, stations, think)
-    queues = [s.demand_s / s.servers for s in stations if s.servers < math.inf]
-    low, high = balanced_bounds(number, queues, sum(s.demand_s for s in stations) - sum(queues))
+    quickest = _stations(config, list(zip(seconds, servers, strict=True)))
+    cycles = unshared_demands(config, costs)
+    unshared = _stations(config, [(c / config.host.cpu_hz, m) for c, m in cycles])
+    exact = mva(number, unshared, think)
     return said | {
-        'balanced_low_iops': low,
-        'balanced_high_iops': high,
+        'balanced_low_iops': _balanced(number, unshared)[0],
+        'balanced_high_iops': _balanced(number, quickest)[1],
         'mva_iops': exact.throughput_per_s,
         'mva_us': 1e6 * exact.response_s,
     }
+
+
+def least_us(config: Config) -> dict[str, float]:
+    """What no mean latency up to the completion is below, in µs: all of it, and without the disk.
+
+    The sum of the least demands; the disk's, those of its own stations.
+    """
+    costs = of_config(config)
+    hz = config.host.cpu_hz / 1e6
+    whole = sum(demand for demand, _ in minimal_demands(config, costs))
+    disk = sum(demand for demand, _ in disk_demands(config, costs))
+    return {'least_us': whole / hz, 'least_beside_disk_us': (whole - disk) / hz}
+
+
+def no_product_form(config: Config) -> str:
+    """Why balanced bounds and mean-value analysis say nothing of a config; empty where they do."""
+    disks = [lun.disk for lun in config.disks]
+    if any(_is_paced(job) for job in config.jobs):
+        return 'jobs that hold back: there is no fixed number in flight'
+    if population(config) > MVA_MOST:
+        return f'more than {MVA_MOST} in flight'
+    if any(disk.kind == 'hdd' for disk in disks):
+        return 'a disk with a head chooses whom it serves, and is the quicker the more there are'
+    if any(disk.kind == 'python' for disk in disks):
+        return 'a disk in Python'
+    writes = any(job.rw not in ('read', 'randread') for job in config.jobs)
+    if writes and any(disk.kind == 'ssd' for disk in disks):
+        return 'a write of flash is quick until the cache is full'
+    return ''
+
+
+def _stations(config: Config, demands: list[tuple[float, float]]) -> list[Station]:
+    """Stations with a demand, in seconds; the dies of flash each for itself, with its own queue."""
+    found = []
+    dies = {float(lun.disk.dies) for lun in config.disks if lun.disk.kind == 'ssd'}
+    for demand, servers in demands:
+        if demand and servers in dies and len(config.disks) == 1:
+            found += [Station(demand / servers)] * int(servers)
+        elif demand:
+            found.append(Station(demand, servers))
+    return found
+
+
+def _balanced(number: int, stations: list[Station]) -> tuple[float, float]:
+    queues = [s.demand_s / s.servers for s in stations if s.servers < math.inf]
+    return balanced_bounds(number, queues, sum(s.demand_s for s in stations) - sum(queues))
 
 
 def _is_paced(job: Workload) -> bool:
@@ -141,108 +186,3 @@ def _is_random(config: Config) -> bool:
         and not (lun.disk.kind == 'lanes' and lun.disk.distribution == 'constant')
         for lun in config.disks
     )
-
-
-def minimal_demands(config: Config, costs: Costs) -> list[tuple[float, float]]:
-    """(cycles per request, servers) of every station that a request must pass."""
-    vcpus = sum(config.jobs[j].numjobs for j in config.phases[0])
-    batch = max(min(job.iodepth_batch_submit, job.iodepth) for job in config.jobs)
-    call = costs.guest_io_submit / batch
-    guest = (costs.guest_submit + costs.guest_complete + call, vcpus)
-    stack = STACKS[config.device.driver]
-    if stack != 'vhost-scsi':
-        reactor = costs.reactor_submit + costs.reactor_complete
-        pop, rest = costs.iothread_pop + costs.iothread_submit, costs.iothread_complete
-        iothread = pop + costs.iothread_issue + rest
-        thread = reactor if stack == 'vhost-user-scsi' else iothread
-        return [guest, (thread, 1), *disk_demands(config, costs)]
-    direct = config.host.submit_type == 'direct'
-    submit = costs.lio_submit if direct else costs.worker_submit
-    kworker = 0 if direct else costs.lio_submit
-    cpus = len(set(config.worker_cpus))  # of vhost workers, each with a pair of kworkers
-    return [
-        guest,
-        (costs.worker_pop + submit + costs.worker_complete, cpus),
-        (kworker, cpus),
-        *disk_demands(config, costs),
-        (costs.lio_complete, cpus),
-    ]
-
-
-def disk_demands(config: Config, costs: Costs) -> list[tuple[float, float]]:
-    """The stations of the disk, in cycles; of a mix of reads and writes the smaller demand counts.
-
-    What a request may be spared is 0: a seek and a rotation to the head that is there already, a
-    program operation to the write that the cache absorbs.
-    """
-    hz = config.host.cpu_hz
-    writes = [job.rw in ('write', 'randwrite') for job in config.jobs]
-    sides = [w for w in (False, True) if w in writes or config_mixes(config)]
-    bs = min(job.bs for job in config.jobs)
-    each = [
-        [_stations(lun.disk, config, costs, bs, write) for write in sides] for lun in config.disks
-    ]
-    # Several disks are one station with the servers of all, none slower than the quickest of them.
-    return [
-        (min(demand for demand, _ in chain(*same)) * hz, sum(servers for (_, servers), *_ in same))
-        for same in zip(*(zip(*one, strict=True) for one in each), strict=True)
-    ]
-
-
-def config_mixes(config: Config) -> bool:
-    """Does a job read and write?"""
-    return any(job.rw in ('rw', 'randrw') for job in config.jobs)
-
-
-def _reads_apart(job: Workload, target: Target) -> bool:
-    """Are reads at random places of so large a disk that hardly two in a row share a stripe?"""
-    return (
-        job.rw in ('randread', 'randrw')
-        and job.size is None
-        and job.random_distribution == Distribution()
-        and job.percentage_random == Pair(100, 100)
-        and target.size >= 10_000 * target.stripe
-    )
-
-
-def _stations(
-    target: Target, config: Config, costs: Costs, bs: int, write: bool
-) -> list[tuple[float, float]]:
-    """(seconds per request, servers): medium, serial stage, delay, network out, network in."""
-    apart = all(_reads_apart(job, target) for job in config.jobs)
-    medium, lanes = _medium(target, config.host.cpu_hz, costs, bs, write, apart)
-    serial = target.serial / 1e9 if target.kind in ('lanes', 'empirical', 'ssd') else 0.0
-    if target.kind == 'ssd' and target.bandwidth:
-        serial += bs / target.bandwidth
-    wait = target.network_round_trip / 1e9
-    if target.kind in ('ssd', 'hdd'):
-        cached = write and target.write_cache > 0
-        if not (cached and target.kind == 'hdd'):
-            wait += target.command_time / 1e9
-        wait += target.cache_time.least_ns / 1e9 if cached else 0.0
-    data = [network.HEADER_BYTES + (bs if write else 0), network.HEADER_BYTES + (not write) * bs]
-    wire = [size / target.network_bandwidth if target.network_bandwidth else 0.0 for size in data]
-    return [(medium, lanes), (serial, 1), (wait, math.inf), (wire[0], 1), (wire[1], 1)]
-
-
-def _medium(
-    target: Target, hz: int, costs: Costs, bs: int, write: bool, apart: bool
-) -> tuple[float, float]:
-    """(seconds per request, servers) of what stores the data; `apart`: reads share no stripe."""
-    if target.kind == 'null':
-        return costs.null_service / hz, 1 << 20
-    if target.kind == 'python':  # nobody knows what it does
-        return 0.0, 1 << 20
-    if target.kind == 'empirical' and target.quantiles is not None:
-        return float(target.quantiles.mean_ns) / 1e9, target.lanes
-    if target.kind == 'ssd':
-        if write:
-            # The units of a long write are programmed side by side.
-            spent = 0.0 if target.write_cache else float(target.program_time.mean_ns) / 1e9
-            return spent, target.dies
-        # A stripe stays in its die's register: who asks for it next is spared the page read.
-        return (float(target.read_time.mean_ns) / 1e9 if apart else 0.0), target.dies
-    if target.kind == 'hdd':
-        spared = target.write_cache if write else target.read_ahead
-        return (0.0 if spared else bs / target.track * 60 / target.rpm), 1
-    return target.service / 1e9, target.lanes

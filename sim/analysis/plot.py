@@ -9,6 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from sim.analysis import plot_theory
+from sim.analysis.bounds import least_us
 from sim.analysis.style import (
     COLOURS,
     FIO_LATENCY,
@@ -22,6 +24,7 @@ from sim.analysis.style import (
     save,
     styled,
 )
+from sim.config import from_effective
 from sim.record import STAGES
 
 __all__ = [
@@ -52,14 +55,8 @@ def throughput_latency(table: pd.DataFrame, theory: pd.DataFrame, title: str) ->
                 rows['iodepth'], rows[column], yerr=intervals(rows, column),
                 label=f'{series}, {name}', **style, **how,
             )  # fmt: skip
-    at, thin = theory['iodepth'], {'color': 'black', 'linewidth': 1, 'marker': ''}
-    if theory['mva_iops'].notna().all():
-        ends = theory['balanced_low_iops'] / 1e3, theory['balanced_high_iops'] / 1e3
-        left.fill_between(at, *ends, color='black', alpha=0.1, linewidth=0, label='balanced bounds')
-        for axes, values in ((left, theory['mva_iops'] / 1e3), (right, theory['mva_us'])):
-            axes.plot(at, values, linestyle=':', label='mean-value analysis', **thin)
-    for axes, values in ((left, theory['bound_iops'] / 1e3), (right, theory['bound_us'])):
-        axes.plot(at, values, linestyle='--', label='asymptotic bound', **thin)
+    plot_theory.throughput(left, theory['iodepth'], theory)
+    plot_theory.latency(right, theory['iodepth'], theory)
     left.set(xlabel='iodepth', ylabel='thousand IOPS', xscale='log')
     right.set(xlabel='iodepth', ylabel=f'{FIO_LATENCY} (µs)', xscale='log', yscale='log')
     left.set_ylim(0, float(table['iops'].max()) / 1e3 * 1.35)
@@ -89,13 +86,14 @@ def measured_beside(
     labels: tuple[str, str],
     scale: float,
     title: str,
-    bound: str = '',
+    theory: bool = False,
 ) -> Figure:
     """Simulated lines with the measured points beside them, a panel for each value of `panels`.
 
     `pairs`: the columns (simulated, measured), `names`: what they are called; a measured value may
     be missing, a simulated one may have an interval (x_low, x_high). `labels`: of the axes, both
-    logarithmic; values are divided by `scale`. `bound`: the column of the lines' asymptotic bounds.
+    logarithmic; values are divided by `scale`. `theory`: the table has the columns of
+    sim.analysis.bounds.SAID, too.
     """
     parts = list(table.groupby(panels, sort=False))
     figure = Figure(figsize=(5.4 * len(parts), 4.6))
@@ -105,27 +103,26 @@ def measured_beside(
             style = {'color': COLOURS[number], 'marker': MARKERS[number]}
             axes.errorbar(
                 rows[x], rows[pairs[0]] / scale, yerr=intervals(rows, pairs[0], scale),
-                label=f'{line}, {names[0]} (bars: 95 % interval)', **style,
+                label=f'{line}, {names[0]}', **style,
             )  # fmt: skip
             axes.plot(
                 rows[x], rows[pairs[1]].astype(float) / scale, label=f'{line}, {names[1]}',
                 linestyle='', markersize=9, markerfacecolor='none', markeredgewidth=1.6, **style,
             )  # fmt: skip
-            if bound:
-                axes.plot(
-                    rows[x], rows[bound] / scale, color=style['color'], linestyle='--',
-                    linewidth=1, label=f'{line}, asymptotic bound',
-                )  # fmt: skip
+            if theory:
+                plot_theory.throughput(
+                    axes, rows[x], rows, colour=style['color'], scale=scale, label=None
+                )
         axes.set(xscale='log', yscale='log', xlabel=labels[0], title=panel)
         plain_log_axis(axes, sorted(part[x].unique()), 'x')
     _plain_ticks(grid[0], 'y')
     grid[0].set_ylabel(labels[1])
-    handles, texts = grid[0].get_legend_handles_labels()
-    kinds = [2 * (names[1] in text) + (bound != '') * ('bound' in text) for text in texts]
-    order = np.argsort(kinds, kind='stable').reshape(3 if bound else 2, -1).T.ravel()
+    handles = {t: h for h, t in zip(*grid[0].get_legend_handles_labels(), strict=True)}
+    more = plot_theory.handles('#555555') if theory else []
+    told = [handles[text] for text in sorted(handles)]
     figure.legend(
-        [handles[place] for place in order], [texts[place] for place in order],
-        loc='outside lower center', ncols=2,
+        handles=[*told, *more], loc='outside lower center', ncols=4 if theory else 2,
+        title='bars: 95 % interval', title_fontsize=8,
     )  # fmt: skip
     figure.suptitle(title)
     return figure
@@ -149,11 +146,13 @@ def latency_tails(
     samples_us: Mapping[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]],
     title: str,
     axis: str = f'{LATENCY} (µs)',
+    least_us: float | None = None,
 ) -> Figure:
     """Latency CDF with a logarithmic tail: the share of requests slower than x.
 
     `samples_us`: by label, latencies in ascending order and how many requests had each; they are
-    drawn in pairs, full and dashed. `axis` says which latency it is.
+    drawn in pairs, full and dashed. `axis` says which latency it is. `least_us`: what no mean is
+    below, the asymptotic bound.
     """
     figure = Figure(figsize=(7.5, 4.8))
     axes = figure.subplots()
@@ -179,7 +178,12 @@ def latency_tails(
                 name, (1.0, level), xycoords=('axes fraction', 'data'), fontsize=8, va='bottom',
                 ha='right', color='#666666',
             )  # fmt: skip
-    axes.legend(loc='lower left')
+    if least_us is not None:
+        axes.axvline(
+            least_us, color='black', linestyle='--', linewidth=1,
+            label='asymptotic bound of the mean',
+        )  # fmt: skip
+    axes.legend(loc='lower left', frameon=True, framealpha=0.9, edgecolor='none')
     figure.suptitle(title)
     return figure
 
@@ -194,6 +198,7 @@ def stage_table(reports: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
             {'label': label}
             | {stage: report['stages_ns'].get(stage, 0.0) / 1e3 for stage in STAGES}
             | {f'latency{e}': None if value is None else value / 1e3 for e, value in ends.items()}
+            | least_us(from_effective(report['config']))
         )
     return pd.DataFrame(rows)
 
@@ -203,8 +208,9 @@ def stage_stack(table: pd.DataFrame, title: str, rows: str = '') -> Figure:
     """Mean time per stage, stacked: absolute on the left, without the disk's own on the right.
 
     `table`: one row per bar with column `label` and one column per stage (µs), and if they are
-    known latency, latency_low and latency_high (µs), drawn as an interval at the end of the bar.
-    `rows` says what the labels are.
+    known latency, latency_low and latency_high (µs), drawn as an interval at the end of the bar,
+    and the columns of sim.analysis.bounds.least_us(), drawn as ticks. `rows` says what the labels
+    are.
     """
     figure = Figure(figsize=(12, 0.42 * len(table) + 2.2))
     left, right = figure.subplots(1, 2, sharey=True)
@@ -217,15 +223,28 @@ def stage_stack(table: pd.DataFrame, title: str, rows: str = '') -> Figure:
             start += width
         clean(axes, 'x')
         axes.margins(x=0.02)
+    if 'least_us' in table:
+        for axes, name in ((left, 'least_us'), (right, 'least_beside_disk_us')):
+            _ticks_over_bars(axes, table[name])
     if 'latency' in table:
         bars = intervals(table, 'latency')
         left.errorbar(table['latency'], places, xerr=bars, color='black', linestyle='', zorder=3)
     left.set_yticks(places, table['label'])
     left.set(ylim=(len(table) - 0.5, -0.5), ylabel=rows)
-    end = '\nblack: 95 % interval of the whole' if 'latency' in table else ''
+    told = ['black: 95 % interval of the whole'] if 'latency' in table else []
+    told += ['red: asymptotic bound of the mean'] if 'least_us' in table else []
+    end = '\n' + '; '.join(told) if told else ''
     left.set_xlabel(f'mean time per stage, from arrival to completion (µs){end}')
     right.set_xlabel("the same without 'done', the disk (µs)")
     handles = [left.barh([0], [0], color=STAGE_COLOURS[stage], label=stage)[0] for stage in STAGES]
     figure.legend(handles, STAGES, loc='outside lower center', ncols=10, fontsize=9)
     figure.suptitle(title)
     return figure
+
+
+def _ticks_over_bars(axes: Axes, values: pd.Series) -> None:
+    """A red line with a white rim across each bar, at what theory lets it be at least."""
+    for place, value in enumerate(values):
+        for colour, width in (('white', 3.2), ('#e00000', 1.4)):
+            axes.plot([value, value], [place - 0.45, place + 0.45], color=colour, linewidth=width,
+                      solid_capstyle='butt', zorder=2.9, marker='')  # fmt: skip

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from sim.analysis import plot_theory
 from sim.analysis.style import COLOURS, clean, intervals, lighter, styled
 
 HEIGHT = 0.38
@@ -18,8 +19,9 @@ HEIGHT = 0.38
 def backends(table: pd.DataFrame, title: str) -> Figure:
     """IOPS, latency, CPU time of the host, kicks and interrupts: by backend, depth and disk.
 
-    `table`: columns disk, backend, iodepth, iops, bound_iops, fio_lat_mean_us, fio_lat_p99_us,
-    host_cpu_us_per_request, host_polling_us_per_request, kicks_per_request, interrupts_per_request.
+    `table`: columns disk, backend, iodepth, iops, fio_lat_mean_us, fio_lat_p99_us, those of
+    sim.analysis.bounds.SAID, host_cpu_us_per_request, host_polling_us_per_request,
+    kicks_per_request, interrupts_per_request.
     Intervals of the IOPS and the mean are drawn where they are known (x_low, x_high). A row of
     panels for each depth; the first disk is drawn full, the second light.
     """
@@ -39,16 +41,17 @@ def backends(table: pd.DataFrame, title: str) -> Figure:
         for axes in row:
             _clean(axes)
     labels = (
-        'thousand IOPS (line: 95 % interval, tick: bound)',
-        "fio's lat, µs: mean (bar), p99 (tick)",
+        'thousand IOPS',
+        "fio's lat, µs: mean (bar), p99 (black tick)",
         'host CPU, µs/request (hatched: polling)',
         'interrupts (bar), kicks (◇) per request',
     )
     for axes, label in zip(panels[-1], labels, strict=True):
         axes.set_xlabel(label)
-    handles = [Patch(facecolor=_shade('#555555', i), label=d) for i, d in enumerate(disks)]
+    greys = [_shade('#555555', number) for number in range(len(disks))]
+    shades = [Patch(facecolor=g, label=f'disk: {d}') for g, d in zip(greys, disks, strict=True)]
     figure.legend(
-        handles, [f'disk: {disk}' for disk in disks], loc='outside lower center', ncols=2,
+        handles=[*shades, *plot_theory.bar_handles()], loc='outside lower center', ncols=6,
         fontsize=9,
     )  # fmt: skip
     figure.suptitle(title)
@@ -65,11 +68,10 @@ def _bars(row: Sequence[Axes], rows: pd.DataFrame, places: np.ndarray, number: i
     style: dict[str, Any] = {'height': HEIGHT, 'color': colours, 'ecolor': 'black', 'capsize': 2}
     iops, latency, cpu, events = row
     iops.barh(places, rows['iops'] / 1e3, xerr=intervals(rows, 'iops', 1e3), **style)
-    iops.plot(
-        rows['bound_iops'] / 1e3, places, linestyle='', marker='|', markersize=11, color='#777777'
-    )
+    plot_theory.bars(iops, places, rows, 'iops', 1e3)
     bars = intervals(rows, 'fio_lat_mean_us')
     latency.barh(places, rows['fio_lat_mean_us'], xerr=bars, **style)
+    plot_theory.bars(latency, places, rows, 'us', 1.0)
     latency.plot(
         rows['fio_lat_p99_us'], places, linestyle='', marker='|', markersize=11,
         markeredgewidth=1.6, color='black',

@@ -25,6 +25,7 @@ def heat_panels(
     reference: str,
     title: str,
     note: str,
+    share: tuple[str, str, str] | None = None,
 ) -> Figure:
     """A heat map per metric: how much each row of a comparison differs from the reference row.
 
@@ -32,11 +33,12 @@ def heat_panels(
     bool column per key of `marks` (drawn as dots beside the rows, filled where True; a gap where
     the first one changes), and for each metric m of `metrics` (title, unit) its value m, m_percent
     (change against the reference row), m_delta and m_half_width (an interval that holds zero is
-    drawn grey).
+    drawn grey). `share` is one more panel: a column of percentages up to 100, title and unit.
     """
     names, places = list(table[rows].unique()), list(table[columns].unique())
-    across = 3
-    down = -(-len(metrics) // across)
+    panels = len(metrics) + (share is not None)
+    across = 3 if panels <= 6 else 4
+    down = -(-panels // across)
     size = (3.2 + across * (1.0 + 0.78 * len(places)), 1.7 + down * (1.0 + 0.3 * len(names)))
     figure = Figure(figsize=size)
     widths = [0.09 * len(marks) + 0.12] + [1.0] * across
@@ -50,6 +52,12 @@ def heat_panels(
         image = _heat(axes, cells, metric, names, places, reference, groups)
         axes.set_title(f'{label}\n{unit}')
         axes.set_xlabel(columns if line == down - 1 else '', fontsize=9)
+    if share is not None:
+        line, place = divmod(len(metrics), across)
+        axes = figure.add_subplot(grid[line, place + 1])
+        _shares(axes, cells[share[0]].unstack().loc[names, places], groups)
+        axes.set_title(f'{share[1]}\n{share[2]}')
+        axes.set_xlabel(columns, fontsize=9)
     for line in range(down):
         _mark_dots(figure.add_subplot(grid[line, 0]), table.drop_duplicates(rows), marks)
     bar = figure.colorbar(image, ax=figure.axes, shrink=0.5, aspect=40, pad=0.015)
@@ -88,16 +96,31 @@ def _heat(
             weight = 'bold' if name == reference else 'normal'
             axes.text(x, y, text, ha='center', va='center', fontsize=7.5, color=colour,
                       weight=weight)  # fmt: skip
-    for y in groups:
-        axes.axhline(y - 0.5, color='white', linewidth=4)
     y = names.index(reference)
     axes.add_patch(Rectangle((-0.5, y - 0.5), len(places), 1, fill=False, linewidth=1.4))
+    _frame(axes, places, groups)
+    return image
+
+
+def _shares(axes: Axes, percent: pd.DataFrame, groups: Sequence[int]) -> None:
+    """A panel of percentages from 0 to 100, the darker the more."""
+    values = percent.to_numpy(dtype=float)
+    axes.imshow(values, cmap='Greys', vmin=0, vmax=140, aspect='auto')
+    for (y, x), value in np.ndenumerate(values):
+        colour = '#ffffff' if value > 75 else '#000000'
+        axes.text(x, y, f'{value:.0f}', ha='center', va='center', fontsize=7.5, color=colour)
+    _frame(axes, list(percent.columns), groups)
+
+
+def _frame(axes: Axes, places: Sequence[object], groups: Sequence[int]) -> None:
+    """Labels below the columns, gaps between groups of rows, nothing else around a panel."""
+    for y in groups:
+        axes.axhline(y - 0.5, color='white', linewidth=4)
     axes.set_xticks(range(len(places)), [str(p).replace(', ', '\n') for p in places], fontsize=8)
     axes.set_yticks([])
     axes.tick_params(length=0)
     axes.grid(False)
     axes.spines[:].set_visible(False)
-    return image
 
 
 def _shade(percent: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -147,13 +170,15 @@ def effects(
     *,
     columns: str,
     wide: Sequence[str] = (),
+    most: Mapping[str, str] | None = None,
     title: str,
 ) -> Figure:
     """Changes with their intervals: a row of panels per metric, a column per effect.
 
     `table`: columns effect, series and `columns` (labels on the x axis), and for each metric m its
     m_percent and m_percent_half_width. `metrics`: m -> (title, unit) of the rows; those in `wide`
-    have an axis that is linear up to 1 % and logarithmic beyond.
+    have an axis that is linear up to 1 % and logarithmic beyond. `most`: by metric the column of
+    what theory leaves room for, drawn as dashes.
     """
     names = list(table['effect'].unique())
     places = list(table[columns].unique())
@@ -165,6 +190,10 @@ def effects(
             table[table['effect'] == name].groupby('series', sort=False)
         ):
             x = np.array([places.index(place) for place in rows[columns]]) + 0.16 * series
+            for metric, limit in (most or {}).items():
+                grid[list(metrics).index(metric), column].plot(
+                    x, rows[limit], color=COLOURS[series], marker='_', markersize=14, linestyle=''
+                )
             for line, metric in enumerate(metrics):
                 grid[line, column].errorbar(
                     x, rows[f'{metric}_percent'], yerr=rows[f'{metric}_percent_half_width'],

@@ -6,24 +6,29 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from sim.analysis import plot_theory
 from sim.analysis.style import COLOURS, plain_log_axis, styled
 
 ALONE, PATH, MEASURED = COLOURS[0], COLOURS[1], 'black'
 COLUMNS = 4
-WHAT = '4k random reads, bands: 95 % interval'
+WHAT = '4k random reads; coloured bands: 95 % interval; theory: from the guest'
 
 
 @styled
-def depth_curves(table: pd.DataFrame, metric: str, names: Mapping[str, str]) -> Figure:
+def depth_curves(
+    table: pd.DataFrame, theory: pd.DataFrame, metric: str, names: Mapping[str, str]
+) -> Figure:
     """IOPS or latency against depth, a panel for each disk, measured points drawn in.
 
-    `table`: columns disk, where (alone, path, measured), iodepth, iops, bound_iops, mean_us,
-    p99_us, role (calibrated or predicted, of measured points). `metric` is iops or latency;
-    `names` the titles of the panels by disk, in their order.
+    `table`: columns disk, where (alone, path, measured), iodepth, iops, mean_us, p99_us, role
+    (calibrated or predicted, of measured points). `theory`: disk, iodepth and the columns of
+    sim.analysis.bounds.SAID, from the guest; of a disk with a head there are asymptotic bounds
+    only. `metric` is iops or latency; `names` the titles of the panels by disk, in their order.
     """
     rows = -(-len(names) // COLUMNS)
     figure = Figure(figsize=(3.1 * COLUMNS, 2.7 * rows + 0.6))
@@ -37,26 +42,34 @@ def depth_curves(table: pd.DataFrame, metric: str, names: Mapping[str, str]) -> 
                 _curve(axes, line, 'iops', color=colour, linestyle=style, **dots)
             else:
                 _curve(axes, line, 'mean_us', color=colour, linestyle=style, **dots)
-                _curve(axes, line, 'p99_us', color=colour, linestyle=':', linewidth=1.2)
+                _curve(axes, line, 'p99_us', color=colour, linestyle='-.', linewidth=1)
         _points(axes, of_disk[of_disk['where'] == 'measured'], metric)
         _log_log(axes, sorted(of_disk['iodepth'].unique()))
-        if metric == 'iops':
-            _bound(axes, of_disk[of_disk['where'] == 'path'].sort_values('iodepth'))
+        _theory(axes, theory[theory['disk'] == disk], metric)
         axes.set_title(title, fontsize=9)
     for axes in list(figure.axes)[len(names) :]:
         axes.set_visible(False)
     figure.supxlabel(f'requests in flight; {WHAT}', fontsize=10)
-    label = "latency (µs): alone, the disk's; from the guest, fio's lat"
+    label = "latency (µs): alone, the disk's own; else fio's lat"
     figure.supylabel('IOPS' if metric == 'iops' else label, fontsize=10)
-    figure.legend(handles=_curve_legend(metric), loc='outside upper center', ncols=5, fontsize=9)
+    figure.legend(handles=_curve_legend(metric), loc='outside upper center', ncols=4, fontsize=9)
     return figure
 
 
-def _bound(axes: Axes, line: pd.DataFrame) -> None:
-    """The asymptotic bound within the panel; that of a disk with a head is far above."""
+def _theory(axes: Axes, line: pd.DataFrame, metric: str) -> None:
+    """Bounds within the panel; those of a disk with a head are far outside."""
     limits = axes.get_ylim()
-    axes.plot(line['iodepth'], line['bound_iops'], color='black', linestyle=':', linewidth=1)
+    if metric == 'iops':
+        plot_theory.throughput(axes, line['iodepth'], line, scale=1, label=None)
+    else:
+        plot_theory.latency(axes, line['iodepth'], line, label=None)
     axes.set_ylim(limits)
+    bound = line['bound_iops' if metric == 'iops' else 'bound_us']
+    if not bound.between(*limits).any():
+        axes.text(
+            0.03, 0.97, 'bounds: outside', transform=axes.transAxes, fontsize=8, va='top',
+            color='#666666',
+        )  # fmt: skip
 
 
 def _curve(axes: Axes, line: pd.DataFrame, name: str, **how: Any) -> None:
@@ -102,7 +115,7 @@ def thousands(value: float) -> str:
     return f'{value:g}'
 
 
-def _curve_legend(metric: str) -> list[Line2D]:
+def _curve_legend(metric: str) -> list[Artist]:
     def line(label: str, **how: object) -> Line2D:
         return Line2D([], [], label=label, **how)  # type: ignore[arg-type]
 
@@ -113,13 +126,13 @@ def _curve_legend(metric: str) -> list[Line2D]:
         line('measured, calibrated on', marker='o', **black),
         line('measured, predicted', marker='o', markerfacecolor='white', **black),
     ]
-    if metric == 'iops':
-        handles.append(line('asymptotic bound, from the guest', color='black', linestyle=':'))
-    else:
+    theory = plot_theory.handles()
+    if metric != 'iops':
         handles[0].set_label('disk alone, mean')
         handles[1].set_label('from the guest, mean')
-        handles.append(line('p99 (measured: triangles)', color='#777777', linestyle=':'))
-    return handles
+        handles.append(line('p99 (measured: triangles)', color='#777777', linestyle='-.'))
+        theory = theory[1:]  # there are no balanced bounds of the latency
+    return [*handles, *theory]
 
 
 @styled

@@ -1,11 +1,15 @@
 """Figures of stops: how long the drain takes, and who is answered what."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sim.analysis.style import COLOURS, MARKERS, MEASURED, plain_log_axis, styled
+
+LAW: dict[str, Any] = {'color': 'black', 'linestyle': '--', 'linewidth': 1.2, 'marker': ''}
 
 
 @styled
@@ -14,8 +18,9 @@ def drain(table: pd.DataFrame, measured: pd.DataFrame, race: pd.DataFrame) -> Fi
     latency, the race.
 
     `table`: columns series, kernel, disk, iodepth, at_ms, clear_ms, theory_ms, of the latencies
-    service_ms, of the race after_us and bad_target. `measured`: op, iodepth, clear_after_ms,
-    clear_ms. `race`: kernel, after_us, ok, bad_target, left_in_ring.
+    service_ms, of throttled writes bound_ms, of the race after_us, bad_target and bound_unfetched.
+    `measured`: op, iodepth, clear_after_ms, clear_ms. `race`: kernel, after_us, ok, bad_target,
+    left_in_ring.
     """
     figure = Figure(figsize=(16, 8))
     panels = figure.subplots(2, 3).flat
@@ -34,9 +39,10 @@ def _by_depth(axes: Axes, table: pd.DataFrame, measured: pd.DataFrame) -> None:
     axes.plot(reads['iodepth'], reads['clear_ms'], color=COLOURS[0], marker='o', label='simulated')
     seen = measured[(measured['op'] == 'read') & (measured['iodepth'] > 0)]
     axes.plot(seen['iodepth'], seen['clear_ms'], marker='o', label='measured, 6.1', **MEASURED)
+    axes.plot(reads['iodepth'], reads['theory_ms'], label='law: residual time', **LAW)
     axes.set_xscale('log')
     plain_log_axis(axes, sorted(reads['iodepth'].unique()), 'x')
-    axes.set_ylim(0)
+    axes.set_ylim(0, 1.15 * axes.get_ylim()[1])
     _label(axes, 'reads in flight', 'a disk of 100 ms, stopped 22 ms in')
 
 
@@ -53,6 +59,8 @@ def _throttled(axes: Axes, table: pd.DataFrame, measured: pd.DataFrame) -> None:
         )
     seen = measured[(measured['op'] == 'write') & (measured['iodepth'] > 0)]
     axes.plot(seen['iodepth'], seen['clear_ms'], marker='^', label='measured, 6.1', **MEASURED)
+    least = writes.drop_duplicates('iodepth').sort_values('iodepth')
+    axes.plot(least['iodepth'], least['bound_ms'], label='bound: all at once', **LAW)
     axes.set_xscale('log')
     plain_log_axis(axes, sorted(writes['iodepth'].unique()), 'x')
     axes.set_ylim(0)
@@ -61,9 +69,7 @@ def _throttled(axes: Axes, table: pd.DataFrame, measured: pd.DataFrame) -> None:
 
 def _by_instant(axes: Axes, table: pd.DataFrame) -> None:
     line = table[table['series'] == 'instant']
-    axes.plot(
-        line['at_ms'], line['theory_ms'], color='black', linestyle='--', label='residual time'
-    )
+    axes.plot(line['at_ms'], line['theory_ms'], label='law: residual time', **LAW)
     axes.plot(
         line['at_ms'],
         line['clear_ms'],
@@ -78,7 +84,7 @@ def _by_instant(axes: Axes, table: pd.DataFrame) -> None:
 
 def _laws(axes: Axes, table: pd.DataFrame) -> None:
     laws = table[table['series'] == 'law']
-    names = {'parallel': ('64 lanes', 'H_n / µ'), 'serial': ('one lane', 'n / µ')}
+    names = {'parallel': ('64 lanes', 'H$_n$ / µ'), 'serial': ('one lane', 'n / µ')}
     for place, (disk, (lanes, law)) in enumerate(names.items()):
         groups = laws[laws['disk'] == disk].groupby('iodepth')
         mean, count = groups['clear_ms'].mean(), groups['clear_ms'].count()
@@ -88,7 +94,7 @@ def _laws(axes: Axes, table: pd.DataFrame) -> None:
             groups['theory_ms'].mean(),
             color='black',
             linestyle=('--', ':')[place],
-            label=law,
+            label=f'law: {law}',
         )
         axes.errorbar(
             mean.index,
@@ -113,7 +119,7 @@ def _by_latency(axes: Axes, table: pd.DataFrame) -> None:
     mean, count = groups['clear_ms'].mean(), groups['clear_ms'].count()
     half = 1.96 * groups['clear_ms'].std() / np.sqrt(count)
     theory = groups['theory_ms'].mean()
-    axes.plot(theory.index, theory, color='black', linestyle='--', label='H_16 / µ')
+    axes.plot(theory.index, theory, label='law: H$_{16}$ / µ', **LAW)
     axes.errorbar(
         mean.index, mean, yerr=half, color=COLOURS[0], marker='o', linestyle='',
         label='64 lanes: mean and 95 % interval',
@@ -144,6 +150,8 @@ def _race(axes: Axes, table: pd.DataFrame, race: pd.DataFrame) -> None:
             label=f'measured BAD_TARGET, {seen["kernel"].iloc[0]}',
             **MEASURED,
         )
+    bound = mine[mine['kernel'] == '6.1']
+    axes.plot(bound['after_us'], bound['bound_unfetched'], label='bound: cannot be fetched', **LAW)
     axes.set_xscale('log')
     plain_log_axis(axes, sorted(mine['after_us'].unique()), 'x')
     axes.tick_params(axis='x', labelsize=8)

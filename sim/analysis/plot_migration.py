@@ -53,6 +53,12 @@ def phases(table: pd.DataFrame) -> Figure:
             places, below, yerr=intervals(mine, 'stopped_ms'), color='black', linestyle='',
             capsize=2,
         )  # fmt: skip
+        if mine['theory_ms'].notna().any():
+            law = below - mine['drain_ms'].to_numpy() + mine['theory_ms'].astype(float).to_numpy()
+            axes.plot(
+                places, law, color='black', marker='D', markersize=5, markerfacecolor='white',
+                linestyle='', label='with the mean drain by its law',
+            )  # fmt: skip
         axes.set_xticks(places, [f'{tick:g}' for tick in ticks])
         axes.set_xlabel('lead (ms)' if own else 'iodepth')
         axes.set_title(title, fontsize=9)
@@ -178,7 +184,14 @@ def _by_lead(axes: Axes, table: pd.DataFrame, name: str, label: str) -> None:
             axes, line['lead_us'] / 1e3, line, name, color=COLOURS[1 + place],
             marker=MARKERS[place], label=policy,
         )  # fmt: skip
+        if line['theory_ms'].notna().all() and name == 'stopped_ms':
+            axes.plot(
+                line['lead_us'] / 1e3, plain[name] - plain['drain_ms'] + line['theory_ms'],
+                color=COLOURS[1 + place], linestyle=':', label=f'{policy}, by its law', zorder=4,
+            )  # fmt: skip
     axes.axhline(plain[name], color=COLOURS[0], label='drain, which has no lead')
+    floor = plain['stopped_ms'] - plain['drain_ms']
+    axes.axhline(floor, color='black', linestyle='--', linewidth=1, label='bound: no drain at all')
     axes.set(xlabel='lead time before the pause of the vCPUs (ms)', ylabel=label)
     disk = 'exponential 1 ms' if plain['disk'] == 'exponential' else "a disk of the user's"
     axes.set_title(f'iodepth {plain["iodepth"]}, {disk}: flushing earlier')

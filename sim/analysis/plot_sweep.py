@@ -1,29 +1,23 @@
 """The figure of a sweep: IOPS and latency over one of its keys, with what theory says beside it."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from sim.analysis import plot_theory
 from sim.analysis.style import COLOURS, FIO_LATENCY, MARKERS, plain_log_axis, styled
 
 LINES_MOST = 12
-THEORY = {  # column of theory: (panel, style, name)
-    'bound_iops': (0, '--', 'asymptotic bound'),
-    'mva_iops': (0, ':', 'mean-value analysis'),
-    'bound_us': (1, '--', 'asymptotic bound'),
-    'mva_us': (1, ':', 'mean-value analysis'),
-}
-
-
 @styled
 def sweep(table: pd.DataFrame, theory: pd.DataFrame, axes: Sequence[str], title: str) -> Figure:
     """A line for each combination of the keys that are not along x.
 
     `table`: a column for each of `axes` (texts), iops and fio_lat_us. `theory`: a row for each of
-    its rows with the columns of THEORY; what is missing is not drawn. x is the key with most
-    numbers as values, else the first one.
+    its rows with the columns of sim.analysis.bounds.SAID, drawn once where all lines have the
+    same. x is the key with most numbers as values, else the first one.
     """
     x = along(table, axes)
     others = [name for name in axes if name != x]
@@ -32,7 +26,6 @@ def sweep(table: pd.DataFrame, theory: pd.DataFrame, axes: Sequence[str], title:
     places = _places(table[x])
     groups = list(table.groupby(others, sort=False)) if others else [((), table)]
     alike = len({tuple(theory.loc[rows.index].stack()) for _, rows in groups}) == 1
-    drawn: set[tuple[float, ...]] = set()
     for number, (values, rows) in enumerate(groups[:LINES_MOST]):
         colour = COLOURS[number % len(COLOURS)]
         style = {'color': colour, 'marker': MARKERS[number % len(MARKERS)]}
@@ -42,7 +35,12 @@ def sweep(table: pd.DataFrame, theory: pd.DataFrame, axes: Sequence[str], title:
         at = [places[value] for value in rows[x]]
         panels[0].plot(at, rows['iops'] / 1e3, label=label or 'simulated', **style)
         panels[1].plot(at, rows['fio_lat_us'], label=label or 'simulated', **style)
-        _theory(panels, at, theory.loc[rows.index], drawn, 'black' if alike else colour)
+        if number and alike:
+            continue
+        said_here: dict[str, Any] = {'colour': 'black' if alike else colour}
+        said_here |= {'label': None if number else '{}'}
+        plot_theory.throughput(panels[0], at, theory.loc[rows.index], **said_here)
+        plot_theory.latency(panels[1], at, theory.loc[rows.index], **said_here)
     for place, axes_ in enumerate(panels):
         axes_.set_xlabel(x)
         axes_.set_ylabel(('thousand IOPS', f'{FIO_LATENCY}, mean (µs)')[place])
@@ -82,33 +80,3 @@ def _x_axis(axes: Axes, column: pd.Series, places: dict[str, float]) -> None:
     if low > 0 and high > 10 * low:
         axes.set_xscale('log')
         plain_log_axis(axes, sorted(set(places.values())), 'x')
-
-
-def _theory(
-    panels: Sequence[Axes],
-    at: Sequence[float],
-    theory: pd.DataFrame,
-    drawn: set[tuple[float, ...]],
-    colour: str,
-) -> None:
-    """What theory says of one line, once where several lines have the same."""
-    band = theory.get(['balanced_low_iops', 'balanced_high_iops'], pd.DataFrame([None]))
-    key = (-1.0, 0.0, *band.to_numpy().ravel())
-    if len(at) > 1 and band.notna().all(axis=None) and key not in drawn:
-        label = None if any(k[0] == -1 for k in drawn) else 'balanced bounds'
-        drawn.add(key)
-        low, high = (band[column] / 1e3 for column in band)
-        panels[0].fill_between(at, low, high, color=colour, alpha=0.12, linewidth=0, label=label)
-    for column, (panel, style, name) in THEORY.items():
-        if column not in theory or theory[column].isna().any():
-            continue
-        values = theory[column] / (1e3 if panel == 0 else 1.0)
-        key = (float(panel), len(style), *values)
-        if key in drawn:
-            continue
-        label = None if any(k[:2] == key[:2] for k in drawn) else name
-        drawn.add(key)
-        panels[panel].plot(
-            at, values, color=colour, linestyle=style, linewidth=1.2, alpha=0.8, label=label,
-            marker='_' if len(at) == 1 else '',
-        )  # fmt: skip

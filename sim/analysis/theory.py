@@ -163,6 +163,16 @@ def mean_exponential_drain(in_flight: int, service_s: float, servers: float) -> 
     return service_s * sum(1 / min(n, servers) for n in range(1, in_flight + 1))
 
 
+def mean_drain_left(in_flight: int, service_s: float, ago_s: float) -> float:
+    """What is left on average of a drain of exponential services, a server for each, begun before.
+
+    E[(M - t)+] of the longest of n: S sum_k (1 - u^k) / k, k = 1 ... n, u = 1 - exp(-t / S); at
+    t = 0 it is S H_n.
+    """
+    over = -math.expm1(-ago_s / service_s)
+    return service_s * sum((1 - over**k) / k for k in range(1, in_flight + 1))
+
+
 def mva(population: int, stations: Sequence[Station], think_s: float = 0.0) -> MvaResult:
     """Exact means of a closed product-form network with `population` requests going round.
 

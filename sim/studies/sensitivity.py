@@ -8,7 +8,7 @@ runs with a stop in them.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,9 @@ import numpy as np
 
 from sim.analysis import stats
 from sim.config import Config
-from sim.costs import MODEL_PARAMETERS, derive, load_preset
+from sim.costs import MODEL_PARAMETERS, Costs, derive, load_preset
 from sim.errors import ConfigError
+from sim.features import STACKS
 from sim.pools import Pool
 from sim.replicate import replication
 from sim.run import run
@@ -50,11 +51,14 @@ class Cost:
         return max(0, self.value - least), min(most, self.value + least)
 
 
-def costs_of(config: Config) -> list[Cost]:
-    """Every cost that the data path charges, as this config has it. Ranges are the preset's."""
+def costs_of(config: Config, names: Iterable[str] = MODEL_PARAMETERS) -> list[Cost]:
+    """Every cost that the data path charges, as this config has it. Ranges are the preset's.
+
+    `names`: of other costs, or of more (sim.control.costs.CONTROL_PARAMETERS).
+    """
     preset = load_preset(config.run.preset)
     found = []
-    for name in sorted(MODEL_PARAMETERS):
+    for name in sorted(names):
         row = preset.parameters[name]
         if row.unit in ('cycles', 'ns'):
             factor = config.host.cpu_hz / (preset.cpu_hz if row.unit == 'cycles' else 1e9)
@@ -77,21 +81,25 @@ def costs_of(config: Config) -> list[Cost]:
 # ------------------------------------------------------------------------------------------- runs
 
 
+def table_with(config: Config, change: tuple[str, int, str] | None) -> Costs:
+    """The cost table of a config with one cost (name, value, unit) changed. Errors: ConfigError."""
+    overrides: dict[str, float] = dict(config.costs)
+    if change is not None:
+        name, value, unit = change
+        overrides[name] = value if unit == 'percent' else value * 1e9 / config.host.cpu_hz
+    return derive(
+        load_preset(config.run.preset), overrides, config.host.cpu_hz, config.guest.halt_poll_ns,
+        stack=STACKS[config.device.driver], deep_idle=config.host.deep_idle,
+    )  # fmt: skip
+
+
 def simulate(
     config: Config, number: int, change: tuple[str, int, str] | None, outputs: Sequence[str]
 ) -> tuple[int, tuple[str, int] | None, dict[str, float] | str, list[str]]:
     """In a worker: one replication with one cost (name, value, unit) changed; what came out."""
     key = None if change is None else (change[0], change[1])
-    overrides: dict[str, float] = dict(config.costs)
-    if change is not None:
-        name, value, unit = change
-        overrides[name] = value if unit == 'percent' else value * 1e9 / config.host.cpu_hz
-    host = config.host
     try:
-        table = derive(
-            load_preset(config.run.preset), overrides, host.cpu_hz, config.guest.halt_poll_ns,
-            deep_idle=host.deep_idle,
-        )  # fmt: skip
+        table = table_with(config, change)
     except ConfigError as error:  # a share below the cache-line costs that it contains
         return number, key, str(error), []
     result = run(replication(config, number), costs_override=table)
