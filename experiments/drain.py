@@ -193,7 +193,7 @@ def headlines(options: argparse.Namespace) -> list[Any]:
 
     wanted = (
         ('reads of 100 ms, 22 ms in, 16 in flight', 'depth', 'parallel', 16),
-        ('writes, throttled, 64 in flight', 'wbt', 'throttled', 64),
+        ('writes, throttled, 32 in flight', 'wbt', 'throttled', 32),
     )
     found = []
     for name, *key in wanted:

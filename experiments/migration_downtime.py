@@ -217,9 +217,10 @@ def headlines(options: argparse.Namespace) -> list[Any]:
     """
     from sim.studies.guesses import Headline, migrated
 
-    def of(name: str, value: Any, **wanted: Any) -> Any:
-        keys = next(keys for row, keys in points() if wanted.items() <= row.items())
-        vary = keys | {'migration.at': f'{5000 + 1000 * GOLDEN % 1000:.3f}us'}
+    at = {'migration.at': f'{5000 + 1000 * GOLDEN % 1000:.3f}us', 'workload.iodepth': 16}
+
+    def of(name: str, value: Any, **keys: str) -> Any:
+        vary = DISKS['exponential'] | at | {f'migration.{key}': keys[key] for key in keys}
         config = command.config(options, under=MACHINE, vary=vary)
         return Headline(name=name, unit='ms', configs=(config,), run=migrated, value=value)
 
@@ -229,10 +230,9 @@ def headlines(options: argparse.Namespace) -> list[Any]:
     def stopped_ms(report: dict[str, Any]) -> float:
         return float(report['vm_stopped_ns']) / 1e6
 
-    plain = {'series': 'depth', 'disk': 'exponential', 'iodepth': 16}
-    gate = {'series': 'policy', 'policy': 'gate', 'lead_us': 10_000}
+    gate = {'policy': 'gate', 'lead': '10ms'}
     return [
-        of('vCPUs stopped less the drain, iodepth 16', beside_drain, **plain),
+        of('vCPUs stopped less the drain, iodepth 16', beside_drain),
         of('vCPUs stopped, gated 10 ms before, iodepth 16', stopped_ms, **gate),
     ]
 

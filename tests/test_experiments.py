@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import backends, command, feature_bits
+from experiments import command, feature_bits
 from experiments.__main__ import main as list_them
 
 TOP = Path(__file__).resolve().parent.parent
@@ -23,7 +23,7 @@ SMALL = {
     'backends': {
         'REQUESTS_QUICK': 400,
         'DEPTHS': (1,),
-        'DISKS': {'10 µs': backends.DISKS['10 µs']},
+        'SWEPT': ('10 µs',),
     },
     'disks': {
         'DEPTHS_QUICK': (1, 64),
@@ -100,7 +100,7 @@ def test_it_answers_in_one_object_and_leaves_what_it_says(
     assert experiment.main(['--quick', '--json', '--seed', '7', '--out', str(tmp_path)]) == 0
     answer = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     beside = ['ablations'] if experiment.name == 'stop_flush' else []
-    assert list(answer) == ['config', 'seed', 'rows', *beside]
+    assert list(answer) == ['config', 'seed', 'rows', 'guesses', *beside]
     assert answer['seed'] == answer['config']['run']['seed'] == 7
     assert answer['rows']
     left = {path.name for path in tmp_path.iterdir() if path.is_file()}

@@ -567,7 +567,7 @@ def test_theory_is_drawn_once_where_all_lines_share_it():
     theory = pd.DataFrame([said_by_theory(load(workload={'iodepth': d})) for d, _ in points])
     figure = plot_sweep.sweep(table, theory, ['depth', 'idx'], 'a sweep')
     left, right = (axes.get_legend_handles_labels()[1] for axes in figure.axes)
-    bounds = ['asymptotic bound', 'mean-value analysis']
+    bounds = ['asymptotic bound', 'mean-value analysis, nothing shared']
     assert sorted(left) == sorted(['idx=on', 'idx=off', 'balanced bounds', *bounds])
     assert sorted(right) == sorted(['idx=on', 'idx=off', *bounds])
 
