@@ -1,4 +1,4 @@
-"""Guesses beside headline results: complete, right where it can be worked out, stale where it is."""
+"""Guesses beside headline results: complete, right where it can be told, stale where it is so."""
 
 import functools
 import importlib.util

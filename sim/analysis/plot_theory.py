@@ -103,7 +103,8 @@ def bar_handles() -> list[Artist]:
     """For the legend of such a figure."""
     named = {'mva': MVA, 'bound': ASYMPTOTIC}
     band = Line2D([], [], color=GREY, linewidth=3, alpha=0.6, label=BALANCED)
-    return [band] + [
+    marks = [
         Line2D([], [], color=GREY, linestyle='', label=named[which], **style)
         for which, style in BARS.items()
     ]
+    return [band, *marks]
