@@ -68,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if rest and not options.takes_rest:
             options.parser.error(f'unrecognized arguments: {" ".join(rest)}')
         options.rest = rest
+        options.arguments = list(sys.argv[1:] if arguments is None else arguments)
         code: int = options.command(options)
     except ConfigError as error:
         print(f'error: {error}', file=sys.stderr)

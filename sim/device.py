@@ -12,6 +12,7 @@ time are control actions (sim.control.clock). Where QEMU exits, the VM ends (VmE
 The drain of what is in flight happens inside CLEAR_ENDPOINT, with the vCPUs stopped.
 """
 
+import errno
 import os
 import struct
 from dataclasses import dataclass, field
@@ -33,7 +34,6 @@ NOT_MIGRATABLE = (
     "(Orchestrator migrates target SCSI device state or use shared storage over network), set "
     "'migratable' property to true to enable migration."
 )
-NO_LOG = 'Migration disabled: vhost lacks VHOST_F_LOG_ALL feature.'
 SENSE_LIMIT, CDB_LIMIT = 65536, 256
 BAD_SIZES = 'bad data written to virtio-scsi configuration space'
 NO_RESIZE = 'vhost-scsi does not support changing the sense data and CDB sizes'
@@ -152,7 +152,8 @@ class VirtIODevice:
 class VHostSCSICommon(VirtIODevice):
     """What kernel and vhost-user devices share, under the names of QEMU's struct.
 
-    `migration_blocker` is the message while the device blocks migration. `feature_bits` is the set
+    `migration_blocker` is the message while the device is not migratable (dev has the one of a
+    backend without a log). `feature_bits` is the set
     of bits that are hidden from the guest if the backend lacks them. `inflight` is the in-flight
     region of each request queue, from a stop that waited for nothing; in QEMU it is of vhost-user.
     """
@@ -179,30 +180,53 @@ class VHostSCSICommon(VirtIODevice):
         return wanted & ~(self.feature_bits & ~self.dev.features)
 
     def get_fw_dev_path(self) -> str:
-        """vhost_scsi_common_get_fw_dev_path(); the first QEMU with vhost-scsi had no slash."""
-        slash = '/' if self.qemu >= (2, 0) else ''
+        """vhost_scsi_common_get_fw_dev_path(): hexadecimal; there was no slash until QEMU 2.5."""
+        slash = '/' if self.qemu >= (2, 6) else ''
         return f'{slash}channel@{self.channel:x}/{self.name}@{self.target:x},{self.lun:x}'
 
     def start(self) -> Action:
         """vhost_scsi_common_start(): 0 or a negative errno; a failure leaves nothing behind."""
         dev, vm = self.dev, self.vm
         dev.new_host_notifiers()
-        yield from vm.start_host_notifiers(dev.nvqs)
-        yield from vm.set_guest_notifiers(dev.nvqs)
+        answer = yield from vm.start_host_notifiers(dev.nvqs)
+        if answer < 0:
+            return self._cannot('Error enabling host notifiers', answer)
+        answer = yield from vm.set_guest_notifiers(dev.nvqs, True)
+        if answer < 0:
+            yield from vm.stop_host_notifiers(dev.nvqs)
+            return self._cannot('Error binding guest notifier', answer)
         dev.acked_features = self.parent_obj.guest_features
         answer = yield from dev.start()
         if answer < 0:
-            yield from vm.set_guest_notifiers(dev.nvqs)
+            yield from vm.set_guest_notifiers(dev.nvqs, False)
             yield from vm.stop_host_notifiers(dev.nvqs)
-            return answer
+            return self._cannot('Error starting vhost dev', answer)
         yield from dev.unmask()
         return 0
 
+    def _cannot(self, what: str, answer: int) -> int:
+        """Say what is wrong with a start; before 8.2 QEMU said less."""
+        if self.qemu >= (8, 2):
+            self.vm.report(f'Error starting {self.name}: {what}: {os.strerror(-answer)}')
+        elif what == 'Error starting vhost dev':
+            self.vm.report('Error start vhost dev')
+        elif what == 'Error binding guest notifier':
+            self.vm.report(what)
+        return answer
+
     def stop(self) -> Action:
-        """vhost_scsi_common_stop(): what vhost_dev_stop() said."""
+        """vhost_scsi_common_stop(): what vhost_dev_stop() said.
+
+        Guest notifiers that do not go: an assertion until 10.1, then the host's are left as well.
+        """
         bases = not (self.base_first or self.suspends)
         answer = yield from self.dev.stop(bases=bases, sync=not self.log_first)
-        yield from self.vm.set_guest_notifiers(self.dev.nvqs)
+        failed = yield from self.vm.set_guest_notifiers(self.dev.nvqs, False)
+        if failed < 0:
+            self.vm.report(f'vhost guest notifier cleanup failed: {failed}')
+            if self.qemu < (10, 2):
+                self.vm.exit("vhost_scsi_common_stop: Assertion `ret >= 0' failed.")
+            return failed
         yield from self.vm.stop_host_notifiers(self.dev.nvqs)
         return answer
 
@@ -211,7 +235,6 @@ class VHostSCSICommon(VirtIODevice):
 class VHostSCSI(VHostSCSICommon):
     """The kernel device, vhost-scsi-pci."""
 
-    only_migratable: bool = False  # QEMU runs with --only-migratable
     realized: bool = False
 
     @property
@@ -227,27 +250,43 @@ class VHostSCSI(VHostSCSICommon):
             raise RealizeError('vhost-scsi: missing wwpn')
         common.realize()
         if not self.migratable:
-            if self.only_migratable:
-                common.vqs.clear()
-                raise RealizeError(
-                    'disallowing migration blocker (--only-migratable) for: ' + NOT_MIGRATABLE
-                )
+            refused = self.vm.add_blocker(NOT_MIGRATABLE)
+            if refused is not None:
+                self._free_virtio()
+                raise RealizeError(refused)
             self.migration_blocker = NOT_MIGRATABLE
-        answer = yield from self.dev.init(worker_per_virtqueue=conf.worker_per_virtqueue)
-        if answer < 0:
-            self.migration_blocker = None
-            common.vqs.clear()
-            raise RealizeError(f'vhost-scsi: vhost initialization failed: {os.strerror(-answer)}')
-        if not self.dev.features >> features.LOG_ALL & 1:
-            self.migration_blocker = self.migration_blocker or NO_LOG
+        failure = yield from self.dev.init()
+        if failure is not None:
+            self._free_vqs()
+            raise RealizeError(failure)
+        if conf.worker_per_virtqueue and self.qemu >= (9, 0):
+            answer = yield from self.dev.set_workers()
+            if answer < 0:
+                self.dev.cleanup()
+                self._free_vqs()
+                why = os.strerror(-answer)
+                raise RealizeError(f'vhost-scsi: vhost worker setup failed: {why}')
         self.channel = self.lun = 0
         self.target = conf.boot_tpgt
         self.realized = True
 
+    def _free_vqs(self) -> None:
+        """The label free_vqs of vhost_scsi_realize()."""
+        self.vm.del_blocker(self.migration_blocker)
+        self.migration_blocker = None
+        self._free_virtio()
+
+    def _free_virtio(self) -> None:
+        """The label free_virtio: virtio_scsi_common_unrealize(), and the file is closed."""
+        self.parent_obj.vqs.clear()
+        self.kernel.close()
+
     def unrealize(self) -> Action:
-        """vhost_scsi_unrealize(): the blocker goes, vhost stops, the queues are given back."""
+        """vhost_scsi_unrealize(): the blocker goes, vhost stops, the file and the queues go."""
+        self.vm.del_blocker(self.migration_blocker)
         self.migration_blocker = None
         yield from self.set_status(0)
+        self.dev.cleanup()
         self.parent_obj.vqs.clear()
         self.realized = False
 
@@ -268,8 +307,15 @@ class VHostSCSI(VHostSCSICommon):
     def vhost_scsi_start(self) -> Action:
         """vhost_scsi_start(): 0 or a negative errno."""
         found = yield from self.kernel.get_abi_version()
+        if not isinstance(found, dict):
+            return found
         if found['abi'] > ABI_VERSION:
-            return -38  # ENOSYS
+            self.vm.report(
+                f'vhost-scsi: The running tcm_vhost kernel abi_version: {found["abi"]} is greater '
+                f'than vhost_scsi userspace supports: {ABI_VERSION}, please upgrade your version '
+                'of QEMU'
+            )
+            return -errno.ENOSYS
         answer = yield from self.start()
         if answer < 0:
             return answer
@@ -280,6 +326,7 @@ class VHostSCSI(VHostSCSICommon):
         answer = yield from self.kernel.set_endpoint(str(self.parent_obj.conf.wwpn))
         control.enter_within(before)
         if answer < 0:
+            self.vm.report('Error setting vhost-scsi endpoint')
             yield from self.stop()
         return answer
 

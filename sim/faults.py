@@ -7,7 +7,7 @@ fault.
 
     disk_stuck        sim.disks.events.due: what happens in a disk waits until it goes on
     worker_killed     vhost_worker_killed(), drivers/vhost/vhost.c
-    an ioctl fails    the file answers an errno and does nothing else
+    an ioctl fails    the file answers an errno and does nothing else; notifiers likewise
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ from sim.disks import fields as disks
 from sim.disks.events import due
 from sim.errors import ConfigError
 from sim.features import STACKS, version
-from sim.formats.faults import IOCTLS, STRIKES, Fault
+from sim.formats.faults import FAIL, IOCTLS, NOTIFIERS, STRIKES, Fault
 from sim.units import cycles_to_ns, ns_to_cycles
 
 Act = Callable[[Fault, Host], Action]
@@ -39,6 +39,11 @@ def check(faults: Sequence[Fault], driver: str, kernel: str) -> None:
             raise ConfigError(
                 f'{fault.text}: {driver} is not served by the kernel, it has no ioctls, no '
                 'vhost workers and no such log; use vhost-scsi-pci'
+            )
+        if fault.name in NOTIFIERS and STACKS[driver] == 'virtio-scsi':
+            raise ConfigError(
+                f'{fault.text}: what QEMU does where the data plane of {driver} cannot start is '
+                'not modelled; use a vhost device'
             )
         if fault.name == 'worker_killed' and version(kernel) < (6, 4):
             raise ConfigError(
@@ -55,7 +60,8 @@ class Faults:
     ) -> None:
         self.hz = cpu_hz
         self.all = tuple(faults)
-        self.failing = [fault for fault in faults if fault.name in IOCTLS]
+        self.failing = [fault for fault in faults if fault.name in FAIL]
+        self.hosts: dict[str, Host] = {}
         self.waiting = [fault for fault in faults if fault.name in STRIKES]
         self.armed: list[tuple[int, Fault]] = []
         self.struck: list[tuple[int, Fault]] = []
@@ -64,9 +70,11 @@ class Faults:
 
     def watch(self, host: Host, side: str = 'source') -> None:
         """From now on the faults of a side are its host's, and its phases are heard of."""
+        self.hosts[side] = host
         for fault in self.failing:
             if fault.place == side:
-                host.file.failing[fault.ioctl] = fault.errno
+                there = host.vm.failing if fault.name in NOTIFIERS else host.file.failing
+                there[fault.ioctl] = fault.errno
         if self.waiting or self.armed:
             host.control.on_phase = lambda phase: self.reach(phase, host)
         for at, fault in self.armed:  # the phase began on the other side
@@ -89,15 +97,33 @@ class Faults:
             yield from self.acts[fault.name](fault, host)
 
     def report(self) -> list[dict[str, Any]]:
-        """Each fault and when it struck, in ns; None: it did not, its phase never began."""
+        """Each fault and when it struck first, in ns; None: it did not. Its phase has not begun,
+        its step was not taken.
+        """
         struck = {fault: at for at, fault in self.struck}
+        struck |= {fault: self._failed_at(fault) for fault in self.failing}
+        found = [(fault.text, struck.get(fault)) for fault in self.all]
         return [
-            {'fault': fault.text, 'struck_ns': int(cycles_to_ns(struck[fault], self.hz))}
-            if fault in struck
-            else {'fault': fault.text, 'struck_ns': None}
-            for fault in self.all
-            if fault.name in STRIKES
+            {
+                'fault': text,
+                'struck_ns': None if at is None else int(cycles_to_ns(at, self.hz)),
+            }
+            for text, at in found
         ]
+
+    def _failed_at(self, fault: Fault) -> int | None:
+        """The cycle at which an ioctl, or a notifier, of its side has failed first."""
+        host = self.hosts.get(fault.place)
+        if host is None:
+            return None
+        if fault.name in NOTIFIERS:
+            return host.vm.failed_at.get(fault.name)
+        times = [
+            call.time
+            for call in host.control.calls
+            if (call.name, call.answer) == (fault.ioctl, fault.errno)
+        ]
+        return min(times, default=None)
 
     def why_unanswered(self, rows: npt.NDArray[np.int64]) -> list[str]:
         """Sentences on requests that are never answered, because of what has struck."""

@@ -1,5 +1,6 @@
 """QEMU's vhost-scsi device by itself: realize, features, config, vmstate, failures."""
 
+import os
 import struct
 
 import pytest
@@ -13,7 +14,7 @@ from sim.control.stopping import StopPlan, stop
 from sim.control.vm import VmExitError
 from sim.device import NOT_MIGRATABLE, RealizeError
 from sim.engine import ENGINES
-from sim.vhost.dev import VhostDev
+from sim.vhost.dev import NO_LOG, VhostDev
 
 MODERN = 0x130000000
 
@@ -52,7 +53,7 @@ def test_the_firmware_path_is_hexadecimal(tpgt, path):
     engine, _, host = make(device={'num_queues': 1, 'boot_tpgt': tpgt})
     perform(engine, host.device.realize())
     assert host.device.get_fw_dev_path() == path
-    host.device.qemu = (1, 7)
+    host.device.qemu = (2, 5)
     assert host.device.get_fw_dev_path() == path[1:]
 
 
@@ -110,7 +111,10 @@ def test_a_backend_without_a_log_blocks_migration_whatever_is_allowed():
     engine, _, host = make(device={'num_queues': 1, 'migratable': True})
     host.file.offered &= ~features.mask(features.LOG_ALL)
     perform(engine, host.device.realize())
-    assert 'VHOST_F_LOG_ALL' in host.device.migration_blocker
+    assert host.device.migration_blocker is None
+    assert host.vm.blockers == [host.device.dev.migration_blocker] == [NO_LOG]
+    perform(engine, host.device.unrealize())
+    assert host.vm.blockers == []
 
 
 def spoil_owner(host):
@@ -129,29 +133,104 @@ def spoil_size(host):
     host.device.parent_obj.conf.virtqueue_size = 2
 
 
+def spoil_migratable(host):
+    host.vm.only_migratable = True
+
+
 def spoil_migration(host):
-    host.device.only_migratable = True
+    host.vm.migrating = True
+
+
+def spoil_log(host):
+    host.file.offered &= ~features.mask(features.LOG_ALL)
+    host.device.migratable = host.vm.only_migratable = True
+
+
+def spoil_call(name, errno):
+    return lambda host: host.file.failing.update({name: errno})
+
+
+BUSY, INIT = 'Device or resource busy', ['SET_OWNER', 'GET_FEATURES_ARRAY', 'GET_FEATURES']
+QUEUES = ['SET_VRING_CALL', 'SET_VRING_ERR'] * 5
 
 
 @pytest.mark.parametrize(
     ('spoil', 'message', 'calls'),
     [
-        (spoil_wwpn, 'missing wwpn', []),
-        (spoil_queues, r'Invalid number of queues \(= 1023\)', []),
-        (spoil_size, r'invalid virtqueue_size property \(= 2\)', []),
-        (spoil_migration, 'only-migratable', []),
-        (spoil_owner, 'initialization failed', ['SET_OWNER']),
+        (spoil_wwpn, 'vhost-scsi: missing wwpn', []),
+        (
+            spoil_queues,
+            'Invalid number of queues (= 1023), must be a positive integer less than 1022.',
+            [],
+        ),
+        (spoil_size, 'invalid virtqueue_size property (= 2), must be > 2', []),
+        (
+            spoil_migratable,
+            f'disallowing migration blocker (--only-migratable) for: {NOT_MIGRATABLE}',
+            [],
+        ),
+        (
+            spoil_migration,
+            'disallowing migration blocker (migration/snapshot in progress) for: '
+            + NOT_MIGRATABLE,
+            [],
+        ),
+        (spoil_owner, f'vhost_set_owner failed: {BUSY}', ['SET_OWNER']),
+        (
+            spoil_call('VHOST_GET_FEATURES', -14),
+            'vhost_get_features failed: Bad address',
+            INIT,
+        ),
+        (
+            spoil_call('VHOST_SET_VRING_ERR', -16),
+            f'Failed to initialize virtqueue 0: {BUSY}',
+            [*INIT, 'SET_VRING_CALL', 'SET_VRING_ERR'],
+        ),
+        (
+            spoil_log,
+            f'disallowing migration blocker (--only-migratable) for: {NO_LOG}',
+            [*INIT, *QUEUES],
+        ),
+        (
+            spoil_call('VHOST_NEW_WORKER', -12),
+            'vhost-scsi: vhost worker setup failed: Cannot allocate memory',
+            [*INIT, *QUEUES, 'NEW_WORKER'],
+        ),
+        (
+            spoil_call('VHOST_ATTACH_VRING_WORKER', -19),
+            'vhost-scsi: vhost worker setup failed: No such device',
+            [*INIT, *QUEUES, 'NEW_WORKER', 'ATTACH_VRING_WORKER'],
+        ),
     ],
 )
 def test_a_realize_that_fails_leaves_nothing_behind(spoil, message, calls):
-    engine, _, host = make()
+    """Step by step; the same device can be realized afterwards."""
+    device = {'num_queues': 3, 'worker_per_virtqueue': True}
+    engine, _, host = make(device=device, guest={'vcpus': 3})
     spoil(host)
-    with pytest.raises(RealizeError, match=message):
+    with pytest.raises(RealizeError) as error:
         perform(engine, host.device.realize())
+    assert str(error.value) == message
     assert names(host) == calls
     assert not host.device.realized
     assert host.device.migration_blocker is None
+    assert host.vm.blockers == []
     assert host.device.parent_obj.vqs == []
+    assert not host.file.owner
+    host.file.failing.clear()
+    host.vm.only_migratable = host.vm.migrating = host.device.migratable = False
+    conf = host.device.parent_obj.conf
+    conf.wwpn, conf.num_queues, conf.virtqueue_size = 'naa.5001405000000001', 3, 128
+    perform(engine, host.device.realize())
+    assert host.device.realized
+    assert NOT_MIGRATABLE in host.vm.blockers
+
+
+def test_old_qemu_says_less_of_a_realize_that_fails():
+    engine, _, host = make(qemu={'version': '5.2'})
+    spoil_owner(host)
+    with pytest.raises(RealizeError, match=f'^vhost-scsi: vhost initialization failed: {BUSY}$'):
+        perform(engine, host.device.realize())
 
 
 def test_unrealize_stops_the_device():
@@ -160,7 +239,9 @@ def test_unrealize_stops_the_device():
     perform(engine, host.device.unrealize())
     assert names(host) == ['SCSI_CLEAR_ENDPOINT'] + ['GET_VRING_BASE'] * 3
     assert host.device.migration_blocker is None
+    assert host.vm.blockers == []
     assert host.lio.held == {}
+    assert (host.file.owner, host.device.dev.notifiers) == (False, {})
 
 
 def test_a_worker_for_each_queue_but_the_first():
@@ -177,6 +258,10 @@ def test_a_worker_for_each_queue_but_the_first():
     host.file.kernel = '6.1'
     perform(engine, host.device.realize())
     assert [n for n in names(host) if 'WORKER' in n] == ['NEW_WORKER']
+    assert host.vm.said == [
+        'warning: vhost-scsi: Backend supports a single worker. Ignoring '
+        'worker_per_virtqueue=true setting.'
+    ]
 
 
 # ---------------------------------------------------------------------------------- start and stop
@@ -220,6 +305,114 @@ def test_a_target_that_another_vm_holds_ends_the_vm():
     assert names(host)[-4:] == ['SCSI_SET_ENDPOINT'] + ['GET_VRING_BASE'] * 3
     assert host.lio.held == {0: 'another QEMU'}
     assert not host.device.dev.started
+
+
+RING = ['NUM', 'BASE', 'ADDR', 'KICK']
+BASES = ['GET_VRING_BASE'] * 3
+
+
+@pytest.mark.parametrize(
+    ('step', 'errno', 'tail', 'said'),
+    [
+        ('VHOST_SCSI_GET_ABI_VERSION', -25, ['SCSI_GET_ABI_VERSION'], None),
+        (
+            'host_notifiers', -24, ['SCSI_GET_ABI_VERSION'],
+            'Error starting vhost-scsi: Error enabling host notifiers: Too many open files',
+        ),
+        (
+            'guest_notifiers', -28, ['SCSI_GET_ABI_VERSION'],
+            'Error starting vhost-scsi: Error binding guest notifier: No space left on device',
+        ),
+        ('VHOST_SET_FEATURES', -14, ['SET_FEATURES'], 'dev'),
+        ('VHOST_SET_MEM_TABLE', -12, ['SET_MEM_TABLE'], 'dev'),
+        ('VHOST_SET_VRING_NUM', -16, ['SET_VRING_NUM'], 'dev'),
+        ('VHOST_SET_VRING_BASE', -16, ['SET_VRING_NUM', 'SET_VRING_BASE'], 'dev'),
+        ('VHOST_SET_VRING_ADDR', -14, ['SET_VRING_BASE', 'SET_VRING_ADDR'], 'dev'),
+        ('VHOST_SET_VRING_KICK', -9, ['SET_VRING_ADDR', 'SET_VRING_KICK'], 'dev'),
+        ('VHOST_SET_LOG_BASE', -14, ['SET_LOG_BASE', *BASES], 'dev'),
+        (
+            'VHOST_SCSI_SET_ENDPOINT', -19, ['SCSI_SET_ENDPOINT', *BASES],
+            'Error setting vhost-scsi endpoint',
+        ),
+    ],
+)  # fmt: skip
+def test_a_start_that_fails_at_any_step_is_undone_and_ends_the_vm(step, errno, tail, said):
+    engine, config, host = make()
+    perform(engine, host.device.realize())
+    host.device.dev.log_enabled = step == 'VHOST_SET_LOG_BASE'
+    (host.vm if step.endswith('notifiers') else host.file).failing[step] = errno
+    with pytest.raises(VmExitError) as error:
+        perform(engine, boot(host, config))
+    why = os.strerror(-errno)
+    assert str(error.value) == host.vm.ended == f'unable to start vhost-scsi: {why}'
+    assert names(host)[-len(tail) :] == tail
+    if said == 'dev':
+        said = f'Error starting vhost-scsi: Error starting vhost dev: {why}'
+    assert (said in host.vm.said) or said is None
+    assert host.vm.said[-1] == host.vm.ended
+    assert (host.vm.host_notifiers, host.vm.guest_notifiers) == (0, 0)
+    assert not host.device.dev.started
+    assert host.device.dev.log is None
+    assert (host.lio.held, host.file.endpoint) == ({}, ())
+
+
+def test_a_ring_in_the_middle_that_cannot_start_stops_those_before_it():
+    engine, config, host = make()
+    perform(engine, host.device.realize())
+    set_kick = host.file.set_vring_kick
+
+    def second_fails(index, fd):
+        host.file.failing = {'VHOST_SET_VRING_KICK': -9} if index == 1 else {}
+        return set_kick(index, fd)
+
+    host.file.set_vring_kick = second_fails
+    with pytest.raises(VmExitError, match='unable to start vhost-scsi: Bad file descriptor'):
+        perform(engine, boot(host, config))
+    made = [(c.name.removeprefix('VHOST_'), c.arguments.get('index')) for c in host.control.calls]
+    assert made[-2:] == [('SET_VRING_KICK', 1), ('GET_VRING_BASE', 0)]
+
+
+@pytest.mark.parametrize('qemu', ['10.0', '10.2'])
+def test_guest_notifiers_that_do_not_go_are_an_assertion_until_10_1(qemu):
+    engine, _, host = running(qemu={'version': qemu})
+    host.vm.failing['guest_notifiers'] = -5
+    host.vm.running = False
+    if qemu == '10.0':
+        with pytest.raises(VmExitError, match='vhost_scsi_common_stop: Assertion `ret >= 0'):
+            perform(engine, host.device.set_status(DRIVER_STATUS))
+    else:
+        assert perform(engine, host.device.set_status(DRIVER_STATUS)) == 0
+    assert 'vhost guest notifier cleanup failed: -5' in host.vm.said
+    assert host.vm.host_notifiers == 3
+    assert host.file.endpoint == ()
+
+
+def test_old_qemu_says_less_of_a_start_that_fails():
+    engine, config, host = make(qemu={'version': '5.2'})
+    perform(engine, host.device.realize())
+    host.file.failing['VHOST_SET_MEM_TABLE'] = -12
+    with pytest.raises(VmExitError):
+        perform(engine, boot(host, config))
+    assert host.vm.said == [
+        'Error start vhost dev', 'unable to start vhost-scsi: Cannot allocate memory',
+    ]  # fmt: skip
+
+
+def test_a_kernel_with_a_newer_abi_is_refused(monkeypatch):
+    engine, config, host = make()
+    perform(engine, host.device.realize())
+
+    def newer():
+        yield from ()
+        return {'abi': 2}
+
+    monkeypatch.setattr(host.file, 'get_abi_version', newer)
+    with pytest.raises(VmExitError, match='unable to start vhost-scsi: Function not implemented'):
+        perform(engine, boot(host, config))
+    assert host.vm.said[0] == (
+        'vhost-scsi: The running tcm_vhost kernel abi_version: 2 is greater than vhost_scsi '
+        'userspace supports: 1, please upgrade your version of QEMU'
+    )
 
 
 def test_an_endpoint_that_is_not_cleared_is_ignored_by_qemu():

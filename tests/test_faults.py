@@ -11,7 +11,7 @@ from sim.analysis import frame
 from sim.config import load
 from sim.control.stopping import StopPlan, stop
 from sim.errors import ConfigError
-from sim.formats.faults import IOCTLS, PHASES, STRIKES, parse_faults
+from sim.formats.faults import FAIL, IOCTLS, PHASES, STRIKES, parse_faults
 from sim.migration import migrate
 
 SMALL = [
@@ -68,7 +68,8 @@ def test_a_fault_is_read_as_it_is_written():
         ('link_cut=2s@drain', 'takes no value'),
         ('set_endpoint@drain', 'fails on a side, not at drain; known: source, destination'),
         ('set_endpoint=EVIL@source', 'EVIL is no errno'),
-        ('set_endpoint@source+1ms', 'an ioctl fails every time'),
+        ('set_endpoint@source+1ms', 'set_endpoint fails every time'),
+        ('guest_notifiers@drain', 'fails on a side, not at drain'),
         ('log_memory@drain', 'write log_memory@setup'),
     ],
 )
@@ -238,6 +239,34 @@ def test_a_killed_destination():
 # ----------------------------------------------------------------------------------- a disk stands
 
 
+@pytest.mark.parametrize('step', [s for s in FAIL if s not in ('clear_endpoint', 'set_log_base')])
+def test_every_step_of_the_destinations_start_can_fail(step):
+    """The source goes on where it is told of it; where it is not, the VM has gone."""
+    back = move(f'{step}@destination', TOLD)
+    if step == 'get_vring_base':  # no step of a start
+        assert back['outcome'] == 'ok'
+        assert back['faults'] == [{'fault': f'{step}@destination', 'struck_ns': None}]
+        return
+    assert back['outcome'].startswith('failed, running on the source: QEMU exits on the dest')
+    assert back['violations'] == []
+    assert back['faults'][0]['struck_ns'] > 1_000_000  # migration.at
+    assert back['qemu_said']['destination'][-1].startswith('unable to start vhost-scsi: ')
+    assert back['qemu_said']['source'] == []
+    gone = move(f'{step}@destination')
+    assert said(gone, 'ownership: the VM runs on neither side')
+
+
+@pytest.mark.parametrize('step', FAIL)
+def test_every_step_of_a_stop_and_a_start_on_one_host_can_fail(step):
+    report = stopped(f'{step}@source', host={'kernel': '7.2'})
+    unharmed = step in ('get_vring_base', 'set_log_base')
+    assert (report['outcome'] == 'ok') == unharmed
+    assert (report['faults'][0]['struck_ns'] is None) == (step == 'set_log_base')
+    if not unharmed:
+        assert report['outcome'] == f'QEMU exits: {report["qemu_said"][-1]}'
+        assert any(v.startswith('ownership: the VM runs no more') for v in report['violations'])
+
+
 def test_a_disk_that_stands_for_a_time_adds_to_the_drain():
     usual, longer = move('disk_stuck=1us@vcpu_pause'), move('disk_stuck=40ms@vcpu_pause')
     assert longer['phases_ns']['drain'] == pytest.approx(40_000_000, abs=400_000)
@@ -327,11 +356,11 @@ def drawn(seed):
     """One or two faults at random places and times, under a policy and a kernel at random."""
     chance = random.Random(seed)
     driver = chance.choice(('vhost-scsi-pci', 'vhost-scsi-pci', *OTHERS))
-    known = [*STRIKES, *IOCTLS] if driver not in OTHERS else ANYWHERE
+    known = [*STRIKES, *FAIL] if driver not in OTHERS else ANYWHERE
     faults = []
     for _ in range(chance.choice((1, 1, 2))):
         name = chance.choice(known)
-        if name in IOCTLS:
+        if name in FAIL:
             faults.append(f'{name}@{chance.choice(("source", "destination"))}')
             continue
         place = 'setup' if name == 'log_memory' else chance.choice(PHASES)

@@ -2,10 +2,10 @@
 
 import argparse
 import json
-import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
+from sim.commands.stop import not_struck
 from sim.options import (
     add_config,
     add_json,
@@ -50,6 +50,7 @@ def main(options: argparse.Namespace) -> int:
     Errors: ConfigError.
     """
     from sim.config import load
+    from sim.control.again import as_given
     from sim.exports import timeline
     from sim.migration import migrate
 
@@ -63,11 +64,12 @@ def main(options: argparse.Namespace) -> int:
         timeline.write(result, options.timeline, timeline.of_migration(move))
 
     report = migrate(config, look)
+    report['replay'] = as_given(report['replay'], options.arguments)
     print(json.dumps(report) if options.json else as_text(report))
     for broken in report['violations']:
         print(f'violation: {broken}', file=sys.stderr)
     if report['violations']:
-        print(f'replay: {shlex.join(["python", "-m", "sim", *sys.argv[1:]])}', file=sys.stderr)
+        print(f'replay: {report["replay"]}', file=sys.stderr)
     return int(bool(report['violations']) and not report['expected'])
 
 
@@ -104,6 +106,12 @@ def as_text(report: dict[str, Any]) -> str:
             f'CLEAR_ENDPOINT   {us(report["clear_endpoint_ns"])} µs',
             f'slow requests    {report["above_1s"]} above 1 s, {report["above_30s"]} above 30 s',
             f'stale pages      {report["stale_pages"]}',
+            *not_struck(report),
+            *(
+                f'QEMU says        {line} (on the {side})'
+                for side, lines in report['qemu_said'].items()
+                for line in lines
+            ),
             *report['findings'],
         ]
     )  # fmt: skip

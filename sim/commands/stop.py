@@ -80,6 +80,7 @@ def main(options: argparse.Namespace) -> int:
 def stopped(options: argparse.Namespace) -> dict[str, Any]:
     """What became of the stop that the options ask for."""
     from sim.config import load
+    from sim.control.again import as_given
     from sim.control.stopping import plan_of, stop
     from sim.exports import timeline
 
@@ -103,7 +104,9 @@ def stopped(options: argparse.Namespace) -> dict[str, Any]:
     def look(result: 'Result', stopping: 'Stopping') -> None:
         timeline.write(result, options.timeline, timeline.of_stop(stopping))
 
-    return stop(config, plan, look)
+    report = stop(config, plan, look)
+    report['replay'] = as_given(report['replay'], options.arguments)
+    return report
 
 
 def as_text(report: dict[str, Any]) -> str:
@@ -131,6 +134,17 @@ def as_text(report: dict[str, Any]) -> str:
             f'blackout         {us(report["blackout_ns"]["largest"])} µs  (queues: {queues})',
             f'first completion {us(report["first_completion_ns"])} µs after the vCPUs went on',
             f'slow requests    {report["above_1s"]} above 1 s, {report["above_30s"]} above 30 s',
+            *not_struck(report),
+            *(f'QEMU says        {line}' for line in report['qemu_said']),
             *report['findings'],
         ]
     )
+
+
+def not_struck(report: dict[str, Any]) -> list[str]:
+    """Faults that were asked for and had nothing to strike."""
+    return [
+        f'fault            {fault["fault"]} did not strike: its step or phase never came'
+        for fault in report['faults']
+        if fault['struck_ns'] is None
+    ]

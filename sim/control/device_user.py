@@ -10,6 +10,7 @@ costs the connection, not the VM.
 
 import os
 from dataclasses import dataclass
+from typing import ClassVar
 
 from sim import features
 from sim.control.clock import Action
@@ -22,13 +23,15 @@ from sim.vhost.dev import VhostDev
 class VhostUserDev(VhostDev):
     """struct vhost_dev over a socket: hw/virtio/vhost-user.c. Rings are enabled one by one."""
 
+    NAME: ClassVar[str] = 'vhost-user-scsi'
+
     @property
     def socket(self) -> VhostUser:
         """The connection."""
         assert isinstance(self.file, VhostUser)
         return self.file
 
-    def init(self, *, worker_per_virtqueue: bool = False) -> Action:
+    def init(self) -> Action:
         """vhost_user_backend_init(), then vhost_dev_init()."""
         yield from self._call(self.socket.get_features())
         yield from self._call(self.socket.get_protocol_features())
@@ -78,16 +81,17 @@ class VHostUserSCSI(VHostSCSICommon):
         if self.chardev is None:
             raise RealizeError('vhost-user-scsi: missing chardev')
         common.realize()
-        answer = yield from self.dev.init()
-        if answer < 0:
+        failure = yield from self.dev.init()
+        if failure is not None:
             common.vqs.clear()
-            raise RealizeError(f'vhost-user-scsi: vhost init failed: {os.strerror(-answer)}')
+            raise RealizeError(failure)
         self.channel = self.lun = 0
         self.target = conf.boot_tpgt
 
     def unrealize(self) -> Action:
         """vhost_user_scsi_unrealize(): the device stops, the queues are given back."""
         yield from self.set_status(0)
+        self.dev.cleanup()
         self.parent_obj.vqs.clear()
 
     def set_status(self, status: int) -> Action:
@@ -110,6 +114,7 @@ class VHostUserSCSI(VHostSCSICommon):
             message = f'unable to start vhost-user-scsi: {os.strerror(-answer)}'
             if self.qemu < (8, 2):
                 self.vm.exit(message)
+            self.vm.report(message)
             self.connected = False  # qemu_chr_fe_disconnect()
         return 0
 

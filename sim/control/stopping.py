@@ -20,8 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.analysis import frame
-from sim.config import Config, load
+from sim.config import Config
 from sim.control import felt, stop_stamps
+from sim.control.again import words_of
 from sim.control.clock import Action
 from sim.control.halves import lead_in, prepare, start_half, stop_half
 from sim.control.power import Host, switch_on
@@ -219,6 +220,7 @@ class Stopping:
             'violations': [*(self.watch.found() if self.watch else []), *others],
             'findings': findings,
             'faults': self.faults.report(),
+            'qemu_said': list(host.vm.said),
             'replay': replay(self.config, self.plan),
             'expected': self.plan.policy.breaks,
             'hypothetical': self._hypothetical(result),
@@ -279,26 +281,8 @@ class Stopping:
 
 
 def replay(config: Config, plan: StopPlan) -> str:
-    """The command that does this stop again.
-
-    Where a config has several jobs, LUNs or actions it is in the report, and CONFIG.toml here.
-    """
-    words = ['python', '-m', 'sim', 'stop']
-    mine = config.effective()
-    usual = load(
-        device={'driver': mine['device']['driver']}, target={'kind': mine['target']['kind']}
-    ).effective()
-    if len(mine['job']) > 1 or {'lun', 'tmf', 'hotplug'} & mine.keys():
-        words.append('CONFIG.toml')
-    else:
-        mine['workload'], usual['workload'] = mine.pop('job')[0], usual.pop('job')[0]
-        words += ['--set', f'target.kind={mine["target"]["kind"]}']
-        words += ['--device', mine['device']['driver']]
-        for section, keys in mine.items():
-            for key, value in keys.items():
-                if value != usual.get(section, {}).get(key) and value is not None:
-                    text = str(value).lower() if isinstance(value, bool) else str(value)
-                    words += ['--set', f'{section}.{key}={text}']
+    """The command that does this stop again (sim.control.again)."""
+    words = words_of(config, 'stop')
     words += ['--at', f'{plan.at}ns', '--policy', plan.policy.name]
     times = {'gap': plan.gap, 'hold': plan.hold, 'lead': plan.lead, 'log': plan.log}
     times['timeout'] = plan.policy.timeout

@@ -20,7 +20,11 @@ class VmExitError(Exception):
 class Vm:
     """One virtual machine on a machine.
 
-    `running` is QEMU's vm_running. `ended` is the message with which QEMU exited, if it has.
+    `running` is QEMU's vm_running. `ended` is the message with which QEMU exited, if it has; `said`
+    are all lines that it wrote on standard error. `only_migratable`: it runs with
+    --only-migratable. `migrating`: a migration is under way. `failing` are the notifiers that
+    cannot be had (`host_notifiers`, `guest_notifiers`), with a negative errno, and `failed_at` when
+    that was noticed first; `host_notifiers` and `guest_notifiers` are how many there are.
     """
 
     def __init__(self, control: Control) -> None:
@@ -28,6 +32,12 @@ class Vm:
         self.machine = control.machine
         self.running = True
         self.ended: str | None = None
+        self.said: list[str] = []
+        self.only_migratable = self.migrating = False
+        self.blockers: list[str] = []
+        self.failing: dict[str, int] = {}
+        self.failed_at: dict[str, int] = {}
+        self.host_notifiers = self.guest_notifiers = 0
         slots = self.machine.slots_of(agents.VCPU)
         self._vcpus = [u64(self.machine.bases[slot]) for slot in slots]
 
@@ -80,8 +90,13 @@ class Vm:
                 guest.run_starved(st, u64(lun), u64(0), self.control.now)
         self.control.engine.wake_agents()
 
+    def report(self, line: str) -> None:
+        """error_report(), warn_report(): QEMU says it and goes on."""
+        self.said.append(line)
+
     def exit(self, message: str) -> None:
         """QEMU's exit(1): the vCPUs stand for ever. Raises VmExitError."""
+        self.report(message)
         self.ended = message
         self.running = False
         for v in self._vcpus:
@@ -89,17 +104,59 @@ class Vm:
                 guest.freeze(self.machine.st, v, agents.NEVER)
         raise VmExitError(message)
 
+    # ---- blockers of migration
+
+    def add_blocker(self, reason: str) -> str | None:
+        """migrate_add_blocker_normal(): what QEMU says where it cannot be added, else None."""
+        if self.only_migratable:
+            return f'disallowing migration blocker (--only-migratable) for: {reason}'
+        if self.migrating:
+            return f'disallowing migration blocker (migration/snapshot in progress) for: {reason}'
+        self.blockers.append(reason)
+        return None
+
+    def del_blocker(self, reason: str | None) -> None:
+        """migrate_del_blocker(); of None it does nothing."""
+        if reason is not None:
+            self.blockers.remove(reason)
+
     # ---- notifiers
 
+    def _fails(self, name: str) -> int:
+        answer = self.failing.get(name, 0)
+        if answer:
+            self.failed_at.setdefault(name, self.control.now)
+        return answer
+
     def start_host_notifiers(self, count: int) -> Action:
-        """vhost_dev_enable_notifiers(): an ioeventfd per queue, in one memory transaction."""
+        """vhost_dev_enable_notifiers(): an ioeventfd per queue, in one memory transaction.
+
+        0 or a negative errno, and then there is none.
+        """
         costs = self.control.costs
+        answer = self._fails('host_notifiers')
+        if answer:
+            self.report(f'vhost VQ 0 notifier binding failed: {-answer}')
+            yield from self.control.pay(costs.memory_transaction)
+            return answer
         yield from self.control.pay(count * costs.host_notifier + costs.memory_transaction)
+        self.host_notifiers = count
+        return 0
 
     def stop_host_notifiers(self, count: int) -> Action:
         """vhost_dev_disable_notifiers()."""
-        yield from self.start_host_notifiers(count)
+        costs = self.control.costs
+        yield from self.control.pay(count * costs.host_notifier + costs.memory_transaction)
+        self.host_notifiers = 0
 
-    def set_guest_notifiers(self, count: int) -> Action:
-        """virtio_pci_set_guest_notifiers(): an irqfd and an MSI route per queue, in or out."""
+    def set_guest_notifiers(self, count: int, assign: bool) -> Action:
+        """virtio_pci_set_guest_notifiers(): an irqfd and an MSI route per queue, in or out.
+
+        0 or a negative errno, and then nothing has changed.
+        """
+        answer = self._fails('guest_notifiers')
+        if answer:
+            return answer
         yield from self.control.pay(count * self.control.costs.guest_notifier)
+        self.guest_notifiers = count if assign else 0
+        return 0

@@ -3,7 +3,7 @@
     link_cut@ram_rest+1ms, set_endpoint=ENODEV@destination, disk_stuck=2s@drain
 
 A fault is NAME[=VALUE]@PLACE[+TIME]. The place is a phase, and the fault strikes so long after its
-beginning; an ioctl that fails has a side for a place, where it fails from the beginning on.
+beginning; a step of QEMU's that fails has a side for a place, where it fails from the beginning on.
 """
 
 import errno
@@ -38,14 +38,24 @@ OF_A_STOP = ('disk_stuck', 'worker_killed')
 
 # Ioctls that can fail, with the errno that each has without a value.
 IOCTLS = {
+    'get_abi_version': 'ENOTTY',
+    'set_features': 'EFAULT',
+    'set_mem_table': 'ENOMEM',
+    'set_vring_num': 'EFAULT',
+    'set_vring_base': 'EFAULT',
+    'set_vring_addr': 'EFAULT',
+    'set_vring_kick': 'EBADF',
+    'set_log_base': 'ENOMEM',
     'set_endpoint': 'ENODEV',
     'clear_endpoint': 'EFAULT',
-    'set_features': 'EFAULT',
-    'set_log_base': 'ENOMEM',
-    'set_mem_table': 'ENOMEM',
     'get_vring_base': 'EFAULT',
 }
-SCSI_IOCTLS = ('set_endpoint', 'clear_endpoint')
+SCSI_IOCTLS = ('get_abi_version', 'set_endpoint', 'clear_endpoint')
+NOTIFIERS = {  # of QEMU, whoever serves the device over vhost
+    'host_notifiers': 'EMFILE',  # ioeventfds
+    'guest_notifiers': 'ENOSPC',  # irqfds and their routes
+}
+FAIL = IOCTLS | NOTIFIERS  # on a side, every time
 
 FORM = re.compile(r'(?P<name>\w+)(=(?P<value>\w+))?@(?P<place>\w+)(\+(?P<time>[\w.µ]+))?')
 
@@ -65,7 +75,9 @@ class Fault:
 
     @property
     def ioctl(self) -> str:
-        """The ioctl's name in the diary of control."""
+        """The ioctl's name in the diary of control; that of notifiers."""
+        if self.name in NOTIFIERS:
+            return self.name
         prefix = 'VHOST_SCSI_' if self.name in SCSI_IOCTLS else 'VHOST_'
         return prefix + self.name.upper()
 
@@ -87,10 +99,10 @@ def _parse(text: str, key: str, stop: bool) -> Fault:
             'link_cut@ram_rest+1ms'
         )
     name, value, place = match['name'], match['value'], match['place']
-    known = (*(OF_A_STOP if stop else STRIKES), *IOCTLS)
+    known = (*(OF_A_STOP if stop else STRIKES), *FAIL)
     _refuse(name not in known, f'{key}={text}: no fault {name}', known)
-    if name in IOCTLS:
-        return _failing_ioctl(text, key, match, stop)
+    if name in FAIL:
+        return _failing(text, key, match, stop)
     places = STOP_PHASES if stop else PHASES
     _refuse(place not in places, f'{key}={text}: no phase {place}', places)
     if name == 'log_memory' and place != 'setup':
@@ -106,15 +118,15 @@ def _parse(text: str, key: str, stop: bool) -> Fault:
     )
 
 
-def _failing_ioctl(text: str, key: str, match: re.Match[str], stop: bool) -> Fault:
+def _failing(text: str, key: str, match: re.Match[str], stop: bool) -> Fault:
     name, place = match['name'], match['place']
     sides = SIDES[:1] if stop else SIDES
     _refuse(place not in sides, f'{key}={text}: {name} fails on a side, not at {place}', sides)
     if match['time']:
-        raise ConfigError(f'{key}={text}: an ioctl fails every time; take +{match["time"]} out')
-    number = match['value'] or IOCTLS[name]
+        raise ConfigError(f'{key}={text}: {name} fails every time; take +{match["time"]} out')
+    number = match['value'] or FAIL[name]
     if not hasattr(errno, number) or number != number.upper():
-        raise ConfigError(f'{key}={text}: {number} is no errno; write one as in {IOCTLS[name]}')
+        raise ConfigError(f'{key}={text}: {number} is no errno; write one as in {FAIL[name]}')
     return Fault(text=text, name=name, place=place, errno=-getattr(errno, number))
 
 

@@ -121,6 +121,7 @@ class Migrating:
         control = self.host.control
         yield control.env.timeout(self.cycles(self.plan.at))
         self.began = control.now
+        self.host.vm.migrating = True
         self._note_media(control.machine.media)
         yield from self._guarded(self._source())
 
@@ -139,6 +140,7 @@ class Migrating:
     def depart(self) -> Action:
         """The end of the source's half: pre-copy has done its work, the switch-over begins now."""
         self.began = self.host.control.now
+        self.host.vm.migrating = True
         yield from self._guarded(self._leave())
 
     def _guarded(self, action: Action) -> Action:
@@ -264,6 +266,7 @@ class Migrating:
     def _resume(self) -> Action:
         control = self.host.control
         control.machine.log_vcpus(False)
+        self.host.vm.migrating = False
         yield from self.precopy.throttle.stop()
         if self.downtime_start is not None:
             if self.devices_stopped:

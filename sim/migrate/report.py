@@ -4,6 +4,7 @@ From the pause of the vCPUs on the source to their resumption on the destination
 charged to exactly one of PHASES. QEMU's own downtime is beside that, and what the guest felt.
 """
 
+import shlex
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from sim.analysis import frame
 from sim.control import felt, stop_stamps
+from sim.control.again import words_of
 from sim.features import STACKS
 from sim.layout import PAGE_SIZE
 from sim.machine import Machine
@@ -80,10 +82,16 @@ def report(move: Migrating, result: Result) -> dict[str, Any]:
         **felt.slow(rows, hz),
         'stale_pages': move.stale,
         'faults': move.faults.report(),
+        'qemu_said': {
+            side: list(host.vm.said)
+            for side, host in (('source', move.host), ('destination', there))
+            if host is not None
+        },
         'throttle': [[ns(at), percent] for at, percent in move.precopy.throttle.history],
         'violations': violations,
         'findings': findings,
         'expected': move.policy.breaks,
+        'replay': shlex.join(words_of(move.config, 'migrate')),
         'hypothetical': hypothetical(move, result),
         'config': move.config.effective(),
     }  # fmt: skip

@@ -28,7 +28,7 @@ class Dataplane(UserEnd):
     def start(self) -> Action:
         """virtio_scsi_dataplane_start()."""
         count = len(self.queues())
-        yield from self.vm.set_guest_notifiers(count)
+        yield from self.vm.set_guest_notifiers(count, True)
         yield from self.vm.start_host_notifiers(count)
         self._attach()
 
@@ -55,7 +55,7 @@ class Dataplane(UserEnd):
         self.control.enter_within(before)
         self._left_alone()
         yield from self.vm.stop_host_notifiers(count)
-        yield from self.vm.set_guest_notifiers(count)
+        yield from self.vm.set_guest_notifiers(count, False)
 
     def _drained(self) -> Action:
         """blk_drain_all()."""

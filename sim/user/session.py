@@ -99,6 +99,12 @@ class VhostUser(UserEnd):
         self.vqs = [Vq() for _ in self.queues()]
         self.enabled: set[int] = set()
 
+    def close(self) -> None:
+        """QEMU closes its end of the socket: the session forgets its queues."""
+        self.acked = 0
+        self.vqs = [Vq() for _ in self.vqs]
+        self.enabled.clear()
+
     # ---- messages
 
     def _message(

@@ -12,8 +12,9 @@ indices are stale, as in life.
     10.2        feature arrays are tried first; vhost-scsi has no such ioctls either
 """
 
+import os
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,13 @@ from sim import features
 from sim.control.clock import Action
 from sim.control.vm import Vm
 from sim.layout import PAGE_SIZE, USED_IDX
-from sim.vhost.file import VRING_F_LOG, EventFd
+from sim.vhost.file import ENOTTY, VRING_F_LOG, EventFd
+
+NO_LOG = 'Migration disabled: vhost lacks VHOST_F_LOG_ALL feature.'
+ONE_WORKER = (
+    'warning: vhost-scsi: Backend supports a single worker. Ignoring worker_per_virtqueue=true '
+    'setting.'
+)
 
 LOG_CHUNK = 4096 * 64  # VHOST_LOG_CHUNK: bytes of guest memory per word of the log
 FEATURE_WORDS = 2  # VIRTIO_FEATURES_NU64S
@@ -34,6 +41,9 @@ STACK_AT_START, STACK_AT_LOG = 0xFFFFFFFF, 0
 
 class VhostOps(Protocol):
     """struct VhostOps: what QEMU asks of a backend, whoever it is."""
+
+    def close(self) -> None:
+        """The last reference goes."""
 
     def set_owner(self) -> Action:
         """VHOST_SET_OWNER."""
@@ -116,6 +126,8 @@ class Log:
 class VhostDev:
     """struct vhost_dev. `vqs` are the device's virtqueues, `nvqs` how many vhost serves."""
 
+    NAME: ClassVar[str] = 'vhost-scsi'
+
     vm: Vm
     file: VhostOps
     qemu: tuple[int, int]
@@ -125,6 +137,7 @@ class VhostDev:
     backend_features: int = 0
     started: bool = False
     log_enabled: bool = False
+    migration_blocker: str | None = None  # while it blocks migration, having no log
     log: Log | None = None
     migration_bitmap: npt.NDArray[np.bool_] | None = None  # by page, while a migration has one
     no_log_all: bool = False  # one of the two bits of the log is left out
@@ -140,32 +153,66 @@ class VhostDev:
 
     # ---- life
 
-    def init(self, *, worker_per_virtqueue: bool = False) -> Action:
-        """vhost_dev_init(): 0 or a negative errno."""
+    def init(self) -> Action:
+        """vhost_dev_init(): None, or what QEMU says of a failure, which has cleaned up."""
         answer = yield from self._call(self.file.set_owner())
         if answer < 0:
-            return answer
+            return self._give_up('vhost_set_owner failed', answer)
         found = yield from self._get_features()
-        self.features = found['features']
+        if not isinstance(found, dict):
+            return self._give_up('vhost_get_features failed', found)
         for index in range(self.nvqs):
-            masked, broken = self._fd(f'masked{index}'), self._fd(f'error{index}')
-            yield from self._call(self.file.set_vring_call(index, masked))
-            if self.qemu >= (7, 1):
-                yield from self._call(self.file.set_vring_err(index, broken))
-        if worker_per_virtqueue and self.qemu >= (9, 0):
-            return (yield from self._own_workers())
-        return 0
+            answer = yield from self._init_queue(index)
+            if answer < 0:
+                return self._give_up(f'Failed to initialize virtqueue {index}', answer)
+        self.features = found['features']
+        if not self.features >> features.LOG_ALL & 1:
+            refused = self.vm.add_blocker(NO_LOG)
+            if refused is not None:
+                self.cleanup()
+                return refused
+            self.migration_blocker = NO_LOG
+        return None
 
-    def _own_workers(self) -> Action:
-        """vhost_scsi_set_workers(): the first request queue shares control's and event's worker."""
+    def _init_queue(self, index: int) -> Action:
+        """vhost_virtqueue_init(): signals go to a masked notifier, errors to another."""
+        masked, broken = self._fd(f'masked{index}'), self._fd(f'error{index}')
+        answer = yield from self._call(self.file.set_vring_call(index, masked))
+        if answer == 0 and self.qemu >= (7, 1):
+            answer = yield from self._call(self.file.set_vring_err(index, broken))
+        return answer
+
+    def _give_up(self, what: str, answer: int) -> str:
+        """The label fail of vhost_dev_init(); until 6.0 QEMU did not say what it was."""
+        self.cleanup()
+        if self.qemu < (6, 1):
+            what = f'{self.NAME}: vhost initialization failed'
+        return f'{what}: {os.strerror(-answer)}'
+
+    def set_workers(self) -> Action:
+        """vhost_scsi_set_workers() of a worker for each request queue: 0 or a negative errno.
+
+        The first request queue shares control's and event's. A kernel without the ioctl (ENOTTY)
+        has one for all, with a warning.
+        """
         for index in range(3, self.nvqs):
             made = yield from self._call(self.file.new_worker())
+            if made == ENOTTY:
+                self.vm.report(ONE_WORKER)
+                return 0
             if not isinstance(made, dict):
-                return 0  # ENOTTY: a warning, and one worker for all
+                return made
             answer = yield from self._call(self.file.attach_vring_worker(index, made['worker']))
             if answer < 0:
                 return answer
         return 0
+
+    def cleanup(self) -> None:
+        """vhost_dev_cleanup(): notifiers and blocker go, and the file is closed."""
+        self.notifiers.clear()
+        self.vm.del_blocker(self.migration_blocker)
+        self.migration_blocker = None
+        self.file.close()
 
     def start(self) -> Action:
         """vhost_dev_start(): 0 or a negative errno; what was begun is undone on failure."""
@@ -194,7 +241,9 @@ class VhostDev:
         """vhost_virtqueue_mask(false) of every queue: signals go to the guest's notifiers."""
         for index in range(self.nvqs):
             guest = self._fd(f'guest{index}')
-            yield from self._call(self.file.set_vring_call(index, guest))
+            answer = yield from self._call(self.file.set_vring_call(index, guest))
+            if answer < 0:
+                self.vm.report(f'vhost_set_vring_call failed {-answer}')
 
     def stop(self, *, bases: bool = True, sync: bool = True) -> Action:
         """vhost_dev_stop(): the indices come back; errors of all queues OR-ed together.
@@ -305,7 +354,9 @@ class VhostDev:
             return 0
         if enable:
             self.log = self._new_log()
-            yield from self._call(self.file.set_log_base(self.log))
+            answer = yield from self._call(self.file.set_log_base(self.log))
+            if answer < 0:
+                self.vm.report(f'vhost_set_log_base failed: {os.strerror(-answer)} ({-answer})')
         answer = yield from self._switch_log(enable)
         if answer < 0:
             yield from self._switch_log(not enable)

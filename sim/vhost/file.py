@@ -137,6 +137,15 @@ class VhostFile(BackendEnd):
                 act(index)
         yield from self.control.pay(cost * (len(self.vqs) - last - 1))
 
+    def close(self) -> None:
+        """vhost_scsi_release() of a file without an endpoint: it forgets its owner and its queues.
+
+        One that QEMU's end leaves with an endpoint is cleared first (sim.migrate.mishaps.die).
+        """
+        self.owner, self.acked, self.regions, self.log_base = False, 0, 0, None
+        self.worker_ids.clear()
+        self.vqs = [Vq() for _ in self.vqs]
+
     # ---- how an ioctl is made
 
     def _ioctl(self, name: str, body: Action, **arguments: Any) -> Action:
