@@ -100,7 +100,7 @@ class Faults:
         """Each fault and when it struck first, in ns; None: it did not. Its phase has not begun,
         its step was not taken.
         """
-        struck = {fault: at for at, fault in self.struck}
+        struck: dict[Fault, int | None] = {fault: at for at, fault in self.struck}
         struck |= {fault: self._failed_at(fault) for fault in self.failing}
         found = [(fault.text, struck.get(fault)) for fault in self.all]
         return [

@@ -11,7 +11,7 @@ from sim.analysis import frame
 from sim.config import load
 from sim.control.stopping import StopPlan, stop
 from sim.errors import ConfigError
-from sim.formats.faults import FAIL, IOCTLS, PHASES, STRIKES, parse_faults
+from sim.formats.faults import FAIL, PHASES, STRIKES, parse_faults
 from sim.migration import migrate
 
 SMALL = [
