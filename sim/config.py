@@ -17,37 +17,45 @@ from typing import TYPE_CHECKING, Any
 
 from sim import features
 from sim.errors import ConfigError, shown
+from sim.formats import refuse
 from sim.formats.actions import resolve_hotplugs, resolve_tmfs
 from sim.formats.disks import check_target, lay_preset, unused_keys
-from sim.formats.driver_rules import QUEUES_MOST, check_driver, check_luns, foreign, stack_of
-from sim.formats.faults import parse_faults
+from sim.formats.driver_rules import check_driver, check_luns, foreign, stack_of
+from sim.formats.feature_rules import check_features, negotiate
 from sim.formats.fio import parse_job_file
 from sim.formats.keys import (
     COST,
-    KERNELS,
-    REPLICATIONS_LEAST,
     SECTIONS,
     Device,
     Guest,
     Host,
     Hotplug,
-    Key,
     Migration,
     Qemu,
     Run,
     Target,
     Tmf,
     Workload,
-    fields_of,
     phases,
 )
 from sim.formats.layer import LISTS, Layer, Table, tree_of
 from sim.formats.libvirt import parse_libvirt
 from sim.formats.luns import Lun, alike, check_sizes, lun_of_job, resolve_luns
-from sim.formats.qemu import feature_switches, parse_device, parse_pairs
-from sim.formats.toml import read_toml, toml_table
+from sim.formats.machine_rules import (
+    SECTOR,
+    check_host,
+    check_polling,
+    check_rings,
+    resolve_guest,
+    resolve_queues,
+    threads_of,
+)
+from sim.formats.qemu import parse_device
+from sim.formats.run_rules import meaningless, resolve_engine, resolve_migration, resolve_run
+from sim.formats.section import values
+from sim.formats.toml import config_file, read_toml, toml_table
 from sim.formats.values import convert
-from sim.formats.work_rules import refuse, resolve_job, unused_job_keys
+from sim.formats.work_rules import resolve_job, unused_job_keys
 from sim.formats.work_values import Pair
 from sim.formats.worker_map import cpus_of, spread
 from sim.formats.workers import resolve_workers
@@ -69,11 +77,6 @@ __all__ = [
     'from_effective',
     'load',
 ]
-
-PAGE = 4096
-SECTOR = 512
-
-Values = Mapping[str, Any]  # converted, of one section
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,13 +229,6 @@ def from_effective(effective: Mapping[str, Any]) -> Config:
     return combine([Layer(effective, lambda dotted, nth: 'effective config')], Layer({}), [])
 
 
-def _of_run(toml: str | Path) -> Path:
-    """A TOML file; of the folder of a saved run the config in it."""
-    place = Path(toml)
-    inside = place / 'config.toml'
-    return inside if inside.is_file() else place
-
-
 def load(
     *,
     toml: str | Path | None = None,
@@ -259,7 +255,7 @@ def load(
         sections['device'], device = device, None
     layers = [Layer(table or {}, lambda dotted, nth: 'load()') for table in (under, sections)]
     if toml is not None:
-        layers.append(Layer(*read_toml(_of_run(toml))))
+        layers.append(Layer(*read_toml(config_file(toml))))
     if fio is not None:
         jobs, told = parse_job_file(fio)
         notes += told
@@ -369,268 +365,9 @@ def build(
     return config
 
 
-def values(section: str, table: Table, *, modelled: bool = True) -> dict[str, Any]:
-    """The converted value or the default of each key of a section.
-
-    A valid value that is not modelled yet is refused if `modelled`.
-    """
-    result = {}
-    for name, item in fields_of(section).items():
-        key: Key = item.metadata['key']
-        key = key if modelled else replace(key, only=())
-        given = table.get(name)
-        result[name] = item.default if given is None else convert(key, f'{section}.{name}', given)
-    return result
-
-
-def meaningless(run: Mapping[str, Any]) -> tuple[str, ...]:
-    """The keys of [run] that change nothing, given the others."""
-    unused: tuple[str, ...] = () if run['record'] == 'sampled' else ('sample_every',)
-    if run['precision'] is None:
-        unused += ('precision', 'max_replications')
-        unused += ('replications',) if run['replications'] == 1 else ()
-    return unused
-
-
-def resolve_run(run: dict[str, Any], given: Table) -> None:
-    """How often the config is simulated; a key that would change nothing is a misunderstanding."""
-    wanted = run['precision'] is not None
-    least = REPLICATIONS_LEAST if wanted else 1
-    if run['replications'] is None:
-        run['replications'] = min(least, run['max_replications']) if wanted else least
-    for name, needs in (('sample_every', 'record=sampled'), ('max_replications', 'a precision')):
-        if name in given and name in meaningless(run):
-            raise ConfigError(
-                f'{given[name].where}: run.{name} has no meaning without {needs}; take it out'
-            )
-    refuse(
-        wanted and run['replications'] < 2,
-        'run.replications=1: an interval takes at least 2 runs; raise it or leave out '
-        'run.precision',
-    )
-    refuse(
-        wanted and run['max_replications'] < run['replications'],
-        f'run.max_replications={run["max_replications"]}: is below '
-        f'run.replications={run["replications"]}; raise it',
-    )
-
-
-def resolve_engine(run: dict[str, Any], python: bool) -> None:
-    """Compiled where it can: a component written in Python needs SimPy to call it."""
-    refuse(
-        python and run['engine'] == 'compiled',
-        'run.engine=compiled: target.kind=python runs under the SimPy engine only, which calls the '
-        'component; use run.engine=simpy',
-    )
-    if run['engine'] == 'auto':
-        run['engine'] = 'simpy' if python else 'compiled'
-
-
 def with_migration(config: Config) -> Config:
     """The same experiment with a [migration] table, if only of defaults."""
     if config.migration is not None:
         return config
     found = resolve_migration({'migration': {}}, vars(config.host), vars(config.qemu))
     return replace(config, migration=Migration(**found))
-
-
-def resolve_migration(given: Mapping[str, Table], host: Values, qemu: Values) -> dict[str, Any]:
-    """The destination is like the source unless something else is said."""
-    found = values('migration', given['migration'])
-    found['to_kernel'] = found['to_kernel'] or host['kernel']
-    found['to_qemu'] = found['to_qemu'] or qemu['version']
-    parse_faults(found['faults'])
-    return found
-
-
-def threads_of(jobs: Sequence[Workload]) -> int:
-    """How many clones run at one time, at most."""
-    return max(sum(jobs[index].numjobs for index in phase) for phase in phases(jobs))
-
-
-def resolve_guest(guest: dict[str, Any], jobs: Sequence[Workload]) -> None:
-    """A vCPU for each clone that runs at one time; where there are fewer, they share."""
-    guest['vcpus'] = guest['vcpus'] or threads_of(jobs)
-
-
-def resolve_queues(device: dict[str, Any], vcpus: int, qemu: str, notes: list[str]) -> None:
-    """How many request queues QEMU makes, the host serves and the guest uses."""
-    asked = device['num_queues'] or (1 if qemu == '4.2' else vcpus)
-    most, reason = QUEUES_MOST[stack_of(device)]
-    refuse(asked > most, f'device.num_queues={asked}: {reason}; give a lower number')
-    device['num_queues'] = min(asked, vcpus)
-    if asked > vcpus:
-        notes.append(f'device.num_queues={asked}: Linux uses one per vCPU, that is {vcpus}')
-
-
-def check_polling(
-    guest: Values, device: Values, jobs: Sequence[Workload], notes: list[str]
-) -> None:
-    """Poll queues are the last request queues, and polled I/O needs one."""
-    asked, polled = guest['poll_queues'], min(guest['poll_queues'], device['num_queues'] - 1)
-    refuse(
-        asked and guest['kernel'] == '6.1',
-        f'guest.poll_queues={asked}: Linux 6.1 has no virtscsi_poll_queues yet; raise guest.kernel',
-    )
-    if polled < asked:
-        notes.append(
-            f'guest.poll_queues={asked}: one request queue is left to interrupts, {polled} of '
-            f'{device["num_queues"]} are polled'
-        )
-    for job in jobs:
-        refuse(
-            job.hipri and job.ioengine != 'io_uring',
-            f'workload.hipri=on: {job.ioengine} has no polled I/O; use workload.ioengine=io_uring',
-        )
-        refuse(
-            job.hipri and not polled,
-            'workload.hipri=on: Linux refuses polled I/O (EOPNOTSUPP) on a device without poll '
-            'queues; set guest.poll_queues and at least two device.num_queues',
-        )
-    wanted = [job.iodepth for job in jobs if job.hipri for _ in range(job.numjobs)]
-    if wanted:
-        share = max(wanted) * -(-len(wanted) // polled)  # of one poll queue, at most
-        room = min(device['virtqueue_size'], guest['can_queue'] or device['virtqueue_size'])
-        refuse(
-            share > room,
-            f'workload.hipri=on: {share} polled requests may want one queue, which has {room}: in '
-            'this model a thread that waits for a tag does not poll, and all could wait for ever; '
-            'lower workload.iodepth, or raise guest.poll_queues or device.virtqueue_size',
-        )
-
-
-def check_host(host: Mapping[str, Any]) -> None:
-    """LIO's shortcuts came with later kernels."""
-    for name, kernels, since in (
-        ('submit_type', ('6.1',), 'it came with Linux 6.7'),
-        ('complete_type', ('6.1', '6.12'), 'of the kernels here only 7.2 has it'),
-    ):
-        refuse(
-            host[name] == 'direct' and host['kernel'] in kernels,
-            f'host.{name}=direct: Linux {host["kernel"]} has no such attribute, {since}; raise '
-            'host.kernel or take it out',
-        )
-
-
-def check_rings(device: dict[str, Any], sizes: Sequence[int]) -> None:
-    """A ring that QEMU makes, and that holds the longest request.
-
-    With INDIRECT_DESC, too, a chain is no longer than the ring (virtio "Split Virtqueues"). Each
-    page is a segment; seg_max cannot be less than what this and the limit of bs leave.
-    """
-    num = device['virtqueue_size']
-    refuse(num <= 2, f'device.virtqueue_size={num}: QEMU refuses to realize it, must be > 2')
-    refuse(num & (num - 1), f'device.virtqueue_size={num}: is no power of two; use 4 to 1024')
-    for size in sizes:
-        chain = 2 + -(-size // PAGE)
-        refuse(
-            chain > num,
-            f'device.virtqueue_size={num}: a request of {chain} descriptors does not fit a ring of '
-            f'{num}; raise it or lower workload.bs={size}',
-        )
-        refuse(
-            size > device['max_sectors'] * SECTOR,
-            f'device.max_sectors={device["max_sectors"]}: is less than workload.bs={size}; '
-            'blk-mq would split it, which is not modelled yet',
-        )
-
-
-# -------------------------------------------------------------------------------------- features
-
-FEATURE_KEYS = ('packed', 'event_idx', 'indirect_desc', 'in_order', 't10_pi', 'hotplug')
-
-
-def negotiate(
-    device: Values, guest: Values, host: Values, qemu: Values, *, hypothetical: bool
-) -> features.Negotiation:
-    """The negotiation of the bits that the sections ask for."""
-    return features.negotiate(
-        driver=device['driver'],
-        qemu=qemu['version'],
-        host_kernel=host['kernel'],
-        guest_kernel=guest['kernel'],
-        properties={
-            name: device[name]
-            for name in FEATURE_KEYS
-            if name in features.properties_of(device['driver'])
-        },
-        hypothetical=hypothetical,
-    )
-
-
-def check_features(
-    device: dict[str, Any],
-    guest: Values,
-    host: Values,
-    qemu: Values,
-    given: Mapping[str, Table],
-    notes: list[str],
-    *,
-    hypothetical: bool,
-) -> None:
-    """What the backend offers, and what becomes of asking for more: refused, or off with a note.
-
-    No note on what nobody has asked for: it was only a default.
-    """
-    agreed = negotiate(device, guest, host, qemu, hypothetical=hypothetical)
-    rows = features.properties_of(device['driver'])
-    asked = {name: rows[name].bit for name in FEATURE_KEYS if device[name]}
-    for name, bit in asked.items():
-        since = rows[name].since
-        if since and name in agreed.missing and not hypothetical:
-            raise ConfigError(
-                f'device.{name}=on: QEMU {qemu["version"]} has no such property, it came with '
-                f'{since[0]}.{since[1]}; take it out or raise qemu.version'
-            )
-        refuse(agreed.refused >> bit & 1, f'device.{name}=on: {agreed.refusal}; take it out')
-        if agreed.has(bit):
-            continue
-        device[name] = False
-        if name not in given['device']:
-            continue
-        label = features.name_of(bit)
-        if agreed.masked >> bit & 1:
-            reason = f'{agreed.backend_name} does not offer {label}, QEMU masks it'
-        else:
-            able = [k for k in KERNELS if features.linux_accepts(k) >> bit & 1]
-            reason = f'Linux {guest["kernel"]} in the guest does not ack {label}'
-            reason += f' (guest.kernel={able[0]} does)' if able else ''
-        notes.append(f'device.{name}=on: {reason}: it is off')
-    if hypothetical and not agreed.hypothetical:
-        notes.append('run.hypothetical=on has no effect: nothing hypothetical is asked for')
-
-
-def agreement(
-    *, toml: str | Path | None = None, device: str | None = None, sets: Sequence[str] = ()
-) -> features.Negotiation:
-    """The negotiation alone, of any driver, whether or not the device would start with it.
-
-    Sources as of load(); in the -device string every property that sets a feature bit counts.
-    Errors: ConfigError, as of load().
-    """
-    layers = [] if toml is None else [Layer(*read_toml(_of_run(toml)))]
-    switches: dict[str, bool] = {}
-    if device is not None:
-        switches, rest = feature_switches(device)
-        layers.append(Layer({'device': parse_pairs(rest)[0]}))
-    layers.append(Layer(tree_of(sets), lambda dotted, nth: '--set'))
-    names = ('device', 'guest', 'host', 'qemu', 'run')
-    merged: dict[str, Table] = {name: {} for name in names}
-    for layer in layers:
-        for name in names:
-            merged[name] |= layer.tables.get(name, {})
-    found = {name: values(name, table, modelled=False) for name, table in merged.items()}
-    driver = found['device']['driver']
-    known = features.properties_of(driver)
-    given = {name: found['device'][name] for name in FEATURE_KEYS if name in merged['device']}
-    given = switches | given
-    for name in given:
-        refuse(name not in known, f'{name}: is no property of {driver}; take it out')
-    return features.negotiate(
-        driver=driver,
-        qemu=found['qemu']['version'],
-        host_kernel=found['host']['kernel'],
-        guest_kernel=found['guest']['kernel'],
-        properties=given,
-        hypothetical=found['run']['hypothetical'],
-    )

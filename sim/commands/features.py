@@ -24,7 +24,7 @@ def add(commands: Any) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """The exit code. Errors: ConfigError."""
-    from sim.config import agreement
+    from sim.formats.feature_rules import agreement
 
     agreed = agreement(toml=options.config, device=options.device, sets=options.sets)
     if options.json:

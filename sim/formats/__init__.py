@@ -1,4 +1,4 @@
-"""Readers of other tools' formats, and what they share: a value and where it was written."""
+"""Readers of other tools' formats, and what they share: values with their places, refusals."""
 
 import difflib
 from collections.abc import Iterable
@@ -24,6 +24,12 @@ def nearest(key: str, known: Iterable[str]) -> str:
     """The known key that `key` was most likely meant to be."""
     names = sorted(known)
     return (difflib.get_close_matches(key, names, n=1, cutoff=0.0) or names)[0]
+
+
+def refuse(when: object, message: str) -> None:
+    """ConfigError with the message if `when` holds."""
+    if when:
+        raise ConfigError(message)
 
 
 def read_text(path: str | Path) -> str:

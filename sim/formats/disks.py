@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sim.errors import ConfigError, shown
-from sim.formats import Given, read_text
+from sim.formats import Given, read_text, refuse
 from sim.formats.disk_keys import GROUPS, TARGET_KEYS, WBT, kind_keys
 from sim.formats.layer import Table, read_table
 from sim.formats.toml import read_toml
@@ -145,12 +145,6 @@ def _why(name: str, kind: str) -> str:
         if name in group:
             return f'has no meaning without target.{group[0]}; add that or take it out'
     return f'has no meaning for kind {kind}; take it out or change target.kind'
-
-
-def refuse(when: object, message: str) -> None:
-    """ConfigError with the message if `when` holds."""
-    if when:
-        raise ConfigError(message)
 
 
 def _check_ssd(target: Mapping[str, Any]) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 
 from sim import features
 from sim.errors import ConfigError
+from sim.formats import refuse
 from sim.formats.keys import fields_of
 from sim.formats.layer import Table
 from sim.formats.luns import Lun
-from sim.formats.work_rules import refuse
 
 # Properties of -device that not every driver has.
 OWN_KEYS = {

@@ -36,6 +36,13 @@ def read_toml(path: str | Path) -> tuple[dict[str, Any], Where]:
     return tree, where
 
 
+def config_file(toml: str | Path) -> Path:
+    """A TOML file; of the folder of a saved run the config in it."""
+    place = Path(toml)
+    inside = place / 'config.toml'
+    return inside if inside.is_file() else place
+
+
 def key_lines(text: str) -> dict[tuple[str, int], int]:
     """Line numbers by dotted path and by how often its table's header stood before (a search)."""
     lines: dict[tuple[str, int], int] = {}

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from sim.errors import ConfigError
+from sim.formats import refuse
 from sim.formats.disk_keys import Target
 from sim.formats.layer import Table
 from sim.formats.work_keys import Workload
@@ -44,12 +44,6 @@ def unused_job_keys(job: Mapping[str, Any]) -> list[str]:
     if job['iodepth_low'] == job['iodepth']:
         unused.append('iodepth_low')
     return unused
-
-
-def refuse(when: object, message: str) -> None:
-    """ConfigError with the message if `when` holds."""
-    if when:
-        raise ConfigError(message)
 
 
 def resolve_job(

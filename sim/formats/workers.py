@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sim.features import version
-from sim.formats.work_rules import refuse
+from sim.formats import refuse
 from sim.formats.worker_map import VQ_REQUEST_FIRST, WorkerMap, numbers, spread
 
 WORKERS_SINCE = '6.5'  # VHOST_NEW_WORKER
