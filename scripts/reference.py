@@ -28,7 +28,7 @@ from sim.formats.disk_keys import GROUPS, TARGET_KEYS, WBT, kind_keys  # noqa: E
 from sim.formats.disks import disk_presets, load_disk  # noqa: E402
 from sim.formats.key import Key  # noqa: E402
 from sim.formats.keys import KERNELS, LUN_PLACE, fields_of  # noqa: E402
-from sim.studies.scsi_commands import parser as scsi_parser  # noqa: E402
+from sim.studies.scsi_options import parser as scsi_parser  # noqa: E402
 from sim.units import format_size, format_time  # noqa: E402
 
 
