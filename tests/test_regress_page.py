@@ -152,6 +152,16 @@ def test_every_figure_is_seen(browser, page, width):
         assert 0 <= left < right <= width, alt
 
 
+def test_no_state_is_broken_over_two_lines(browser, page):
+    opened(browser, page, 1200)
+    lines = browser.execute_script(
+        "return [...document.querySelectorAll('#scenarios td.state')].map((cell) => {"
+        'const text = document.createRange(); text.selectNodeContents(cell);'
+        'return text.getClientRects().length })'
+    )
+    assert lines == [1] * len(NAMES)
+
+
 @pytest.mark.parametrize('width', WIDTHS)
 def test_nothing_is_cut(browser, page, width):
     opened(browser, page, width)

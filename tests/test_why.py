@@ -414,3 +414,14 @@ def budget_options():
 def test_a_search_that_makes_no_sense_is_refused(arguments, problem, capsys):
     assert main(['budget', *arguments]) == 2
     assert problem in capsys.readouterr().err
+
+
+def test_what_the_device_has_none_of_is_said(capsys):
+    words = ['whatif', '--device', 'virtio-scsi-pci', '--set', 'workload.number_ios=50']
+    assert main([*words, '--free', 'hops,irq']) == 0
+    said = capsys.readouterr().err
+    assert 'note: hops: a virtio-scsi-pci has no such costs, only vhost-scsi has' in said
+    assert 'its own are iothread' in said
+    assert 'irq:' not in said
+    assert main([*words, '--free', 'all']) == 0
+    assert 'no such costs' not in capsys.readouterr().err

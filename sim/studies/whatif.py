@@ -92,6 +92,8 @@ def main(options: argparse.Namespace) -> int:
     for note in config.notes:
         print(f'note: {note}', file=sys.stderr)
     edits = edits_of(options.free, options.scale, config)
+    for said in idle_names(config, edits):
+        print(f'note: {said}', file=sys.stderr)
     with open_pool(options.backend, options.jobs, options.scheduler) as pool:
         found = whatif(config, edits, pool, replications=options.replications)
     print(json.dumps(found) if options.json else printed(found))
@@ -105,6 +107,20 @@ def groups_of(config: Config) -> list[str]:
     stack = features.STACKS[config.device.driver]
     others = {name for own, names in OWN.items() if own != stack for name in names}
     return [name for name in GROUPS if name not in others]
+
+
+def idle_names(config: Config, variants: Sequence[Sequence[Edit]]) -> list[str]:
+    """Groups that are asked for and of which the device has nothing, each with what has it."""
+    here = groups_of(config)
+    asked = dict.fromkeys(name for edits in variants for name, _ in edits)
+    owners = {name: stack for stack, names in OWN.items() for name in names}
+    stack = features.STACKS[config.device.driver]
+    return [
+        f'{name}: a {config.device.driver} has no such costs, only {owners[name]} has; its own '
+        f'are {", ".join(OWN[stack])}'
+        for name in asked
+        if name in owners and name not in here
+    ]
 
 
 def edits_of(free: Sequence[str], scale: Sequence[str], config: Config) -> list[list[Edit]]:
