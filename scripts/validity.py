@@ -3,6 +3,7 @@
     python scripts/validity.py            simulate everything (some minutes) and write the page
     python scripts/validity.py --json F   the same from what `sim validate --json` has printed
     python scripts/validity.py --tally    only README's sentence, from the page as it is
+    python scripts/validity.py --only T   renew one target alone (again for more), and no guesses
 
 What is written by hand stands between the marks in the page. tests/test_validity.py fails where a
 target, or a point of one, is not in it.
@@ -59,7 +60,7 @@ def overview(targets: Sequence[Mapping[str, Any]]) -> str:
                     name,
                     percent(metric["mape_predicted"]),
                     percent(metric["worst_predicted"]),
-                    f"{100 * metric['acceptable']:.0f}",
+                    accepted(target, metric),
                     target["outcome"] if first else "",
                 )
             )
@@ -68,6 +69,13 @@ def overview(targets: Sequence[Mapping[str, Any]]) -> str:
         "MAPE of the predicted, %", "worst, %", "acceptable, %", "outcome",
     )  # fmt: skip
     return table(head, rows)
+
+
+def accepted(target: Mapping[str, Any], metric: Mapping[str, Any]) -> str:
+    """The acceptable error in %; of a target of bands, how many points are in theirs."""
+    if not target["unrecorded"]:
+        return f"{100 * metric['acceptable']:.0f}"
+    return f"{target['predicted'] - metric['beyond']} of {target['predicted']} in band"
 
 
 def section(target: Mapping[str, Any]) -> str:
@@ -99,6 +107,20 @@ def section(target: Mapping[str, Any]) -> str:
             f"* {sign['name']}: {told} (measured x {sign['measured']:.2f}, simulated x "
             f"{sign['simulated']:.2f})"
         )
+    for bound in target["bounds"]:
+        told = "holds" if bound["holds"] else "does not hold"
+        ends = {w: " .. ".join(map(figure, bound[w])) for w in ("measured", "simulated")}
+        lines.append(
+            f"* {bound['name']}: {told} (measured {ends['measured']}, simulated "
+            f"{ends['simulated']})"
+        )
+    band = target["unrecorded"]
+    if band:
+        ends = f"{band['values'][0]} to {band['values'][-1]}"
+        lines.append(
+            f"* not recorded: {band['key']}. A point is simulated at {len(band['values'])} values "
+            f"({ends}): the mean, and the band of nine in ten"
+        )
     rows = (
         (
             row["point"],
@@ -112,7 +134,8 @@ def section(target: Mapping[str, Any]) -> str:
         )
         for row in target["rows"]
     )
-    head = ("point", "metric", "measured", "simulated", "95 %", "error, %", "role", "grade")
+    interval = "band" if band else "95 %"
+    head = ("point", "metric", "measured", "simulated", interval, "error, %", "role", "grade")
     return "\n".join([*lines, "", table(head, rows)])
 
 
@@ -140,12 +163,44 @@ def tally(text: str) -> str:
     )
 
 
+def block(text: str, name: str) -> str:
+    """What a generated block of the page has in it."""
+    return text.split(f"<!-- {name}: generated -->\n")[1].split("\n<!-- end -->")[0]
+
+
+def file_of(name: str) -> str:
+    """Targets stand in the order of their files."""
+    return f"{name}.toml"
+
+
+def renewed(text: str, new: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """(overview, targets) of the page with these targets made anew, those of others as they are."""
+    head, line, *rows = block(text, "overview").splitlines()
+    tables: dict[str, list[str]] = {}
+    for row in rows:
+        if row.startswith("| ["):
+            name = row[3:].split("]")[0]
+        tables.setdefault(name, []).append(row)
+    parts = {
+        p.split("\n")[0]: f"### {p}" for p in ("\n" + block(text, "targets")).split("\n### ")[1:]
+    }
+    for target in new:
+        name = target["name"]
+        tables[name] = overview([target]).splitlines()[2:]
+        parts[name] = section(target)
+    lines = [row for name in sorted(tables, key=file_of) for row in tables[name]]
+    return "\n".join([head, line, *lines]), "\n\n".join(
+        parts[n].strip() for n in sorted(parts, key=file_of)
+    )
+
+
 def main() -> int:
     """Write the page, and what README says of it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", metavar="FILE", help="what sim validate --json has printed")
     parser.add_argument("--keep-guesses", action="store_true", help="leave the table of guesses")
     parser.add_argument("--tally", action="store_true", help="write README's sentence, no more")
+    parser.add_argument("--only", metavar="NAME", action="append", default=[], help="one target")
     options = parser.parse_args()
     if not options.tally:
         write_page(options)
@@ -161,12 +216,17 @@ def write_page(options: argparse.Namespace) -> None:
     else:
         from sim.studies.validating import chosen, validate_all
 
-        targets = validate_all(chosen([], []), quick=False, jobs=None)
+        targets = validate_all(chosen([], options.only), quick=False, jobs=None)
     text = PAGE.read_text(encoding="utf-8")
-    text = put(text, "overview", overview(targets))
-    text = put(text, "targets", "\n\n".join(section(target) for target in targets))
+    if options.only:
+        summary, sections = renewed(text, targets)
+    else:
+        summary = overview(targets)
+        sections = "\n\n".join(section(target) for target in targets)
+    text = put(text, "overview", summary)
+    text = put(text, "targets", sections)
     PAGE.write_text(text, encoding="utf-8")
-    if not options.keep_guesses:
+    if not (options.keep_guesses or options.only):
         import guesses  # beside this script
 
         guesses.main([])

@@ -177,6 +177,97 @@ def test_a_migration_may_be_a_point(mine):
     assert large == pytest.approx(2 * small, rel=0.3)
 
 
+STOP = """
+name = "mine"
+source = "a simulated machine"
+kind = "stop"
+data = "mine.csv"
+
+[config.workload]
+rw = "randread"
+iodepth = 4
+number_ios = 400
+
+[config.target]
+kind = "constant"
+lanes = 8
+service = "1ms"
+
+[columns]
+depth = "workload.iodepth"
+
+[metrics.clear_ms]
+report = "clear_endpoint_ns"
+scale = 1e-6
+excellent = 0.05
+"""
+INSTANTS = """
+[unrecorded]
+key = "stop.at"
+low = "5ms"
+high = "15ms"
+count = 12
+"""
+BOUND = """
+[[bound]]
+name = "no drain is longer than a service time"
+where = { depth = 4 }
+at_most = 1.2
+"""
+
+
+def test_what_was_not_recorded_gives_a_band_that_a_measured_value_is_in_or_not(mine):
+    text = STOP + INSTANTS + BOUND.replace('where = { depth = 4 }', 'where = { depth = 3 }')
+    result = validate(load_target(mine(text, 'depth,clear_ms\n3,0.9\n4,0.2\n4,3.0\n')))
+    assert [row['grade'] for row in result['rows']] == ['inside', 'inside', 'beyond']
+    low, high = result['rows'][1]['interval']
+    assert low < 0.2 < result['rows'][1]['simulated'] < high < 1.2  # a service time and the calls
+    assert result['metrics']['clear_ms']['beyond'] == 1
+    assert result['outcome'] == 'not reproduced'  # one in three is more than one in five
+    assert len(result['unrecorded']['values']) == 12
+    assert result['bounds'][0]['holds']
+    good = validate(load_target(mine(STOP + INSTANTS, 'depth,clear_ms\n4,0.9\n4,0.2\n')))
+    assert good['outcome'] == 'reproduced'
+
+
+def test_a_bound_fails_where_the_simulated_value_is_beyond(mine):
+    """The limit lies between what was measured and what is simulated."""
+    bound = BOUND.replace('at_most = 1.2', 'at_most = 0.3')
+    result = validate(load_target(mine(STOP + INSTANTS + bound, 'depth,clear_ms\n4,0.2\n')))
+    assert not result['bounds'][0]['holds']
+    assert result['outcome'] == 'partly'  # inside of its band, and a check is broken
+    assert result['bounds'][0]['measured'] == [0.2, 0.2]
+
+
+def test_a_job_before_leaves_its_throttle_to_the_point(mine):
+    """Writes that a rested throttle lets through in batches of eight; behind others in one."""
+    text = STOP.replace('"randread"', '"randwrite"').replace('"1ms"', '"20ms"')
+    text = text.replace('lanes = 8', 'lanes = 64\nwbt_queue_depth = 128')
+    text += """
+[columns.after]
+rest = []
+writes = ["before.number_ios=320"]
+long_ago = ["before.number_ios=320", "before.ahead=4s"]
+
+[config.before]
+rw = "randwrite"
+iodepth = 32
+ahead = "500ms"
+
+[config.stop]
+at = "2ms"
+
+[config.host]
+kernel = "6.1"
+"""
+    table = 'depth,after,clear_ms\n32,rest,78\n32,writes,18\n32,long_ago,78\n'
+    found = validate(load_target(mine(text, table)))['rows']
+    rest, behind, long_ago = (row['simulated'] for row in found)
+    assert rest == pytest.approx(78, abs=2)
+    assert behind == pytest.approx(18, abs=2)
+    assert long_ago == pytest.approx(rest, abs=2)
+
+
 WRONG = {
     'an unknown column': (HEAD, 'iodepth,iops,colour\n1,2,red\n', "column 'colour'"),
     'a missing column': (HEAD, 'iops\n1\n', "no column 'iodepth'"),
@@ -218,6 +309,25 @@ WRONG = {
         'neither more nor less',
     ),
     'a scenario of no kind': (IOCTLS, 'scenario,step,call\nstopp,1,X\n', 'known are init, start'),
+    'a bound that was broken in life': (
+        STOP + BOUND, 'depth,clear_ms\n4,7\n', 'was measured at depth=4 breaks it',
+    ),
+    'a bound of nothing': (
+        STOP + BOUND.replace('at_most', 'name2'), 'depth,clear_ms\n4,1\n', 'is no key here',
+    ),
+    'an unrecorded key that is none': (
+        STOP + INSTANTS.replace('stop.at', 'stop.art'), 'depth,clear_ms\n4,1\n', 'stop.art',
+    ),
+    'unrecorded upside down': (
+        STOP + INSTANTS.replace('"5ms"', '"50ms"'), 'depth,clear_ms\n4,1\n', 'low < high',
+    ),
+    'a job before a run': (
+        HEAD + '[columns.x]\ny = ["before.iodepth=4"]\n', 'iodepth,x,iops\n1,y,2\n',
+        "no section 'before'",
+    ),
+    'a job before with a key that is none': (
+        STOP + '[config.before]\niodept = 4\n', 'depth,clear_ms\n4,1\n', 'iodepth',
+    ),
     'a key of the file': (HEAD.replace('source', 'sauce'), 'iodepth,iops\n1,2\n', "'source'"),
 }  # fmt: skip
 

@@ -25,7 +25,7 @@ from sim.pools import Here, Pool
 from sim.run import run
 from sim.studies import fitting
 from sim.studies.measuring import cost_ns, number_at, parameter_sets
-from sim.studies.target_file import COSTS, Parameter, is_time
+from sim.studies.target_data import COSTS, Parameter, is_time
 from sim.units import parse_time_ns
 
 METRICS = ('iops', 'mean', 'p50', 'p90', 'p99', 'p999')

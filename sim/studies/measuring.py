@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sim.analysis import stats
-from sim.config import Config, load
+from sim.config import Config, from_effective, load
 from sim.control.stopping import Stopping, StopPlan
 from sim.costs import load_preset, of_config
 from sim.disks.alone import HZ, alone
@@ -18,7 +18,7 @@ from sim.formats.spread import Spread, parse_spread
 from sim.migration import migrate
 from sim.run import run
 from sim.studies.ioctls import trace
-from sim.studies.target_file import OWN, Parameter, is_time
+from sim.studies.target_data import AHEAD, BEFORE, OWN, OWN_SECTIONS, Parameter, is_time
 from sim.units import format_time, parse_time_ns
 
 QUICK = 4  # --quick simulates so many times fewer requests
@@ -29,15 +29,27 @@ Report = dict[str, Any]
 
 
 def simulate(
-    kind: str, config: Mapping[str, Any], own: Mapping[str, Any], sets: Sequence[str], quick: bool
+    kind: str,
+    config: Mapping[str, Any],
+    own: Mapping[str, Any],
+    sets: Sequence[str],
+    *,
+    quick: bool = False,
+    before: Mapping[str, Any] | None = None,
 ) -> tuple[Config, Report]:
-    """The config of a point and its report. Errors: ConfigError."""
+    """The config of a point and its report. Errors: ConfigError.
+
+    `before`: keys of a job that ran in the same host first.
+    """
     mine = {f'{kind}.{name}': str(own.get(name, '0')) for name in OWN[kind]}
+    first = {key: str(value) for key, value in (before or {}).items()}
     rest = []
     for text in sets:
         key, _, value = text.partition('=')
         if key in mine:
             mine[key] = value
+        elif key.startswith(f'{BEFORE}.'):
+            first[key.partition('.')[2]] = value
         else:
             rest.append(text)
     words = {key.partition('.')[2]: text for key, text in mine.items()}
@@ -53,9 +65,32 @@ def simulate(
     if kind == 'disk':
         return found, disk_report(found, **times)
     if kind == 'stop':
-        plan = StopPlan(at=times['at'], gap=times['gap'], hold=times['hold'])
+        found, ahead = _behind(found, first, config, rest)
+        plan = StopPlan(at=ahead + times['at'], gap=times['gap'], hold=times['hold'])
         return found, stop_report(found, plan)
     return found, run_report(found)
+
+
+def _behind(
+    found: Config, first: Mapping[str, str], config: Mapping[str, Any], sets: Sequence[str]
+) -> tuple[Config, int]:
+    """The config with the job `first` before its own, and how much later those begin, in ns.
+
+    Without a number of requests there is none. What it has left behind (the state of a throttle, a
+    cache, a disk's head) the point's own job finds.
+    """
+    keys = {key: value for key, value in first.items() if key != AHEAD}
+    if 'number_ios' not in keys:
+        return found, 0
+    ahead = _time(f'{BEFORE}.{AHEAD}', first.get(AHEAD, '1s'))
+    others = [text for text in sets if not text.startswith('workload.')]
+    sections = {name: table for name, table in config.items() if name != 'workload'}
+    alone = load(**sections, sets=[*others, *(f'workload.{k}={v}' for k, v in keys.items())])
+    effective = found.effective()
+    later = [format_time(job.startdelay + ahead) for job in found.jobs]
+    own = [job | {'startdelay': text} for job, text in zip(effective['job'], later, strict=True)]
+    effective['job'] = [alone.effective()['job'][0] | {'name': BEFORE}, *own]
+    return from_effective(effective), ahead
 
 
 def _time(key: str, text: str) -> int:
@@ -233,7 +268,9 @@ def parameter_sets(
     assert isinstance(value, float)
     if parameter.form == 'value':
         return [f'{path}={_written(path, value)}' for path in parameter.paths]
-    found = load(**config, sets=[s for s in sets if s.partition('.')[0] not in ('stop', 'disk')])
+    found = load(
+        **config, sets=[s for s in sets if s.partition('.')[0] not in (*OWN_SECTIONS, BEFORE)]
+    )
     return [f'{path}={_scaled(found, path, value)}' for path in parameter.paths]
 
 

@@ -14,8 +14,10 @@ import numpy as np
 from sim.errors import ConfigError
 from sim.studies import fitting
 from sim.studies.measuring import number_at, parameter_sets, said_value, simulate, text_at
-from sim.studies.target_file import Metric, Parameter, Target
+from sim.studies.target_data import Bound, Metric, Parameter, Target
 
+BAND = (0.05, 0.95)  # what a point may be that was not recorded in full
+BAND_OUTSIDE = 0.2  # so many of the predicted points may lie outside of it for `partly`
 ENOUGH = 0.01  # a relative error (rms, weighted) of calibrated points that no fit need better
 
 
@@ -32,13 +34,23 @@ class Simulator:
         key = tuple(sets)
         if key not in self.seen:
             t = self.target
-            config, report = simulate(t.kind, t.config, t.own, sets, self.quick)
+            config, report = simulate(
+                t.kind, t.config, t.own, sets, quick=self.quick, before=t.before
+            )
             self.seen[key] = config.id, report
             self.violations += [f'{config.id}: {text}' for text in report['violations']]
         return self.seen[key]
 
     def value(self, metric: Metric, sets: Sequence[str]) -> tuple[float, list[float] | None]:
-        """What the metric is under these keys, and its interval, in the unit of the table."""
+        """What the metric is under these keys, and its interval, in the unit of the table.
+
+        Where something was not recorded: its mean over the values of that, and the band in which
+        nine of ten lie.
+        """
+        spread = self._spread(sets)
+        if spread:
+            found = [metric.scale * self._number(metric, each)[0] for each in spread]
+            return float(np.mean(found)), [float(end) for end in np.quantile(found, BAND)]
         value, half = self._number(metric, sets)
         if metric.relative_to:
             other, other_half = self._number(metric, [*sets, *metric.relative_to])
@@ -48,6 +60,21 @@ class Simulator:
             value, half = value / other, share * value / other
         bounds = [metric.scale * (value - half), metric.scale * (value + half)] if half else None
         return metric.scale * value, bounds
+
+    def _spread(self, sets: Sequence[str]) -> list[list[str]]:
+        """The keys with each value of what was not recorded, unless they have one of their own."""
+        about = self.target.unrecorded
+        if about and any(text.startswith(f'{about.key}=') for text in sets):
+            return []
+        return [[*sets, f'{about.key}={value}'] for value in about.values] if about else []
+
+    def banded(self, sets: Sequence[str]) -> bool:
+        """Is a point under these keys a band?"""
+        return bool(self._spread(sets))
+
+    def first(self, sets: Sequence[str]) -> list[str]:
+        """The keys, with the first value of what was not recorded."""
+        return (self._spread(sets) or [list(sets)])[0]
 
     def text(self, metric: Metric, sets: Sequence[str]) -> str:
         """What a metric that is a text says under these keys."""
@@ -88,6 +115,10 @@ def validate(target: Target, *, quick: bool = False) -> dict[str, Any]:
         'metrics': judged,
         'orders': [_order(target, order, rows) for order in target.orders],
         'signs': [_sign(target, sign, rows) for sign in target.signs],
+        'bounds': [_bound(bound, target.rows_at(bound.where), rows) for bound in target.bounds],
+        'unrecorded': None
+        if target.unrecorded is None
+        else {'key': target.unrecorded.key, 'values': list(target.unrecorded.values)},
         'rows': rows,
         'violations': simulator.violations,
     }
@@ -203,8 +234,10 @@ def _rows_of(
                 'simulated': value,
                 'interval': interval,
                 'error': error if math.isfinite(error) else None,
-                'grade': _grade(metric, error),
-                'id': simulator.report(sets)[0],
+                'grade': _grade(metric, error)
+                if not simulator.banded(sets)
+                else _in_band(metric, row[metric.name], interval),
+                'id': simulator.report(simulator.first(sets))[0],
             }
         )
     return entries
@@ -228,6 +261,13 @@ def _grade(metric: Metric, error: float) -> str:
     if size <= metric.excellent:
         return 'excellent'
     return 'acceptable' if size <= metric.acceptable else 'beyond'
+
+
+def _in_band(metric: Metric, cell: str, band: Sequence[float] | None) -> str:
+    """Is the measured value in the band, widened by the acceptable error?"""
+    assert band is not None
+    low, high = band[0] * (1 - metric.acceptable), band[1] * (1 + metric.acceptable)
+    return 'inside' if low <= float(cell) <= high else 'beyond'
 
 
 # ----------------------------------------------------------------------------------- judgement ----
@@ -312,18 +352,44 @@ def _sign(target: Target, sign: Any, rows: Sequence[Mapping[str, Any]]) -> dict[
     return {'name': sign.name, 'holds': holds, 'measured': measured, 'simulated': simulated}
 
 
+def _bound(
+    bound: Bound, numbers: Sequence[int], rows: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The least or the greatest value of these points, as measured and as simulated.
+
+    Where a point has an interval (or a band), its ends count.
+    """
+    mine = [row for row in rows if row['metric'] == bound.metric and row['number'] in numbers]
+    found = {
+        'measured': [row['measured'] for row in mine],
+        'simulated': [end for row in mine for end in (row['interval'] or [row['simulated']])],
+    }
+    low, high = min(found['simulated']), max(found['simulated'])
+    return {
+        'name': bound.name,
+        'holds': bound.at_least <= low and high <= bound.at_most,
+        'at_least': bound.at_least if math.isfinite(bound.at_least) else None,
+        'at_most': bound.at_most if math.isfinite(bound.at_most) else None,
+        **{which: [min(values), max(values)] for which, values in found.items()},
+    }
+
+
 def outcome_of(result: Mapping[str, Any]) -> str:
     """In words: reproduced, partly, not reproduced, or calibrated only.
 
     Reproduced: no predicted point is beyond the acceptable error, and every check holds. Partly:
-    the mean error of the headline metric's predicted points is acceptable.
+    the mean error of the headline metric's predicted points is acceptable; where something was not
+    recorded, at most one in five of them lies outside its band.
     """
-    checks = [*result['orders'], *result['signs']]
+    checks = [*result['orders'], *result['signs'], *result['bounds']]
     if result['predicted'] == 0 and not checks:
         return 'calibrated only'
     metrics = list(result['metrics'].values())
     if all(m['beyond'] == 0 for m in metrics) and all(check['holds'] for check in checks):
         return 'reproduced'
     mape = metrics[0]['mape_predicted']
+    if result['unrecorded']:
+        near = metrics[0]['beyond'] <= BAND_OUTSIDE * result['predicted']
+        return 'partly' if near else 'not reproduced'
     near = mape is None or mape <= 100 * metrics[0]['acceptable']
     return 'partly' if near else 'not reproduced'

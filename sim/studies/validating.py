@@ -10,7 +10,8 @@ from typing import Any
 
 from sim.errors import ConfigError
 from sim.pools import open_pool
-from sim.studies.target_file import Target, load_target, shipped_folder, targets_in
+from sim.studies.target_data import Target
+from sim.studies.target_file import load_target, shipped_folder, targets_in
 from sim.studies.validate import validate
 
 
@@ -83,11 +84,14 @@ def printed(result: Mapping[str, Any]) -> str:
     for name, about in result['fitted'].items():
         end = '  (at the end of its range)' if about.get('at_end_of_range') else ''
         lines.append(f'  fitted: {name} = {_figure(about["value"])}{end}')
+    band = result['unrecorded']
+    if band:
+        lines.append(f'  not recorded: {band["key"]}; the band is of {len(band["values"])} values')
     wide = max(5, *(len(row['point']) for row in result['rows']))
     broad = max(6, *(len(name) for name in result['metrics']))
     lines.append(
         f'  {"point":{wide}}  {"metric":{broad}}  {"measured":>10}  {"simulated":>10}  '
-        f'{"95 %":>19}  {"error":>8}'
+        f'{"5 .. 95 % of them" if band else "95 %":>19}  {"error":>8}'
     )
     for row in result['rows']:
         bounds = '' if row['interval'] is None else ' .. '.join(map(_figure, row['interval']))
@@ -104,6 +108,9 @@ def printed(result: Mapping[str, Any]) -> str:
             f'{_percent(judged["mape_calibrated"])}; rank correlation '
             f'{"-" if rank is None else f"{rank:.2f}"}'
         )
+        if band:
+            inside = result['predicted'] - judged['beyond']
+            lines.append(f'    in the band: {inside} of {result["predicted"]} predicted points')
         for group, mape in judged.get('mape_predicted_by', {}).items():
             lines.append(f'    {group}: {_percent(mape)}')
     for order in result['orders']:
@@ -115,7 +122,17 @@ def printed(result: Mapping[str, Any]) -> str:
             f'  {sign["name"]}: {told} (measured x {sign["measured"]:.2f}, simulated x '
             f'{sign["simulated"]:.2f})'
         )
+    for bound in result['bounds']:
+        told = 'holds' if bound['holds'] else 'DOES NOT HOLD'
+        lines.append(
+            f'  {bound["name"]}: {told} (measured {_range(bound["measured"])}, simulated '
+            f'{_range(bound["simulated"])})'
+        )
     return '\n'.join([*lines, f'  {result["outcome"]}'])
+
+
+def _range(ends: Sequence[float]) -> str:
+    return ' .. '.join(map(_figure, ends))
 
 
 def overview(results: Sequence[Mapping[str, Any]]) -> str:
