@@ -4,7 +4,7 @@ import sys
 
 from numba.core import event
 
-NOTE = 'note: compiling the model, once for these sources; a minute or two'
+NOTE = 'note: compiling the model, once for these sources; about a minute'
 
 
 class Notice(event.Listener):  # type: ignore[misc]

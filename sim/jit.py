@@ -1,9 +1,10 @@
 """The one kernel decorator.
 
 A kernel is a plain function over plain arrays and integers. It is compiled without reference
-counting (`_nrt=False`: kernels create no arrays, and counting is what makes leaf functions slow)
-and cached on disk. numba's cache does not see an edit of a callee in another file, so the cache
-folder carries the hash of all kernels and of what they import: a stale kernel cannot be called.
+counting (`_nrt=False`: kernels create no arrays, and counting is what makes leaf functions slow),
+together with the kernels that it calls (sim.parts), and cached on disk. numba's cache does not see
+an edit of a callee in another file, so the cache folder carries the hash of all kernels and of what
+they import: a stale kernel cannot be called.
 
 `NUMBA_DISABLE_JIT=1` runs the same functions in plain Python, `NUMBA_BOUNDSCHECK=1` checks every
 array index. `NUMBA_CACHE_DIR` moves the folder.
@@ -14,12 +15,14 @@ import os
 import re
 import tempfile
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numba
 from numba.core.caching import CompileResultCacheImpl, UserProvidedCacheLocator
+
+from sim.parts import EntryCompiler, part_of
 
 HERE = Path(__file__).parent
 IMPORTS = re.compile(r'^from (sim(?:\.\w+)*) import (\([^)]*\)|[^\n]*)', re.MULTILINE)
@@ -120,10 +123,14 @@ def kernel(
     """
     if function is None:
         return partial(kernel, inline=inline, nogil=nogil)
-    compiled = numba.njit(cache=True, forceinline=inline, nogil=nogil, _nrt=False)(function)
+    options = {'_nrt': False, 'no_cfunc_wrapper': True}
+    entry = numba.njit(cache=True, nogil=nogil, pipeline_class=EntryCompiler, **options)
+    compiled = entry(function)
     if JIT:
-        resolve = compiled.get_call_template
-        compiled.get_call_template = lambda args, kws: resolve(
+        part = cache(partial(part_of, function, forceinline=inline, **options))
+        compiled.part = part
+        compiled.get_call_template = lambda args, kws: part().get_call_template(
             tuple(map(numba.types.unliteral, args)), kws
         )
+        compiled.get_overload = lambda signature: part().get_overload(signature)
     return compiled
