@@ -52,6 +52,16 @@ def check(faults: Sequence[Fault], driver: str, kernel: str) -> None:
             )
 
 
+def invented(faults: Sequence[Fault]) -> list[str]:
+    """Sentences on faults that strike no real host like this."""
+    killed = [fault.text for fault in faults if fault.name == 'worker_killed']
+    return [
+        f'fault {text}: QEMU lives on; a worker is a thread of its process (vhost_task_create), '
+        'and SIGKILL ends both'
+        for text in killed
+    ]
+
+
 class Faults:
     """The faults of one run. `struck`: (cycle, fault) of what has happened."""
 

@@ -165,6 +165,11 @@ def destination_of(config: Config) -> Config:
         driver = config.device.driver
         table, _ = parse_device(f'{driver},{plan.to_device}')
         given = {name: value for name, value in table.items() if name != 'driver'}
+        if not given:
+            raise ConfigError(
+                f'migration.to_device={plan.to_device}: names no property; write one, as in '
+                'virtqueue_size=256, or take the key out'
+            )
         check_queues(config, given)
         sections['device'] = {**sections['device'], **given}
     return from_effective(sections)

@@ -208,6 +208,9 @@ def test_requests_of_a_killed_worker_are_lost_and_the_stop_does_not_wait_for_the
     assert [v.split(' at cycle')[0] for v in lost] == [
         'liveness: 4 requests are never answered: worker_killed'
     ]  # what a dropped READ had brought is in no log either
+    assert [what.split(':')[0] for what in report['hypothetical']] == [
+        f'fault worker_killed@{place}'
+    ]  # in life QEMU is killed with it
 
 
 def test_a_killed_source_is_missed_until_the_stream_is_out():

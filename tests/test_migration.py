@@ -292,6 +292,7 @@ def test_a_source_that_goes_on_beside_the_destination_does_so_in_strides_on_both
         (['run.precision=p99:0.1'], 'a migration is of one run'),
         (['run.record=histogram'], 'a migration looks at every request'),
         (['device.packed=on', 'run.hypothetical=on'], 'no kernel vhost-scsi has packed rings'),
+        (['migration.to_device=,'], 'names no property'),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else '',
 )

@@ -13,7 +13,7 @@ from sim.analysis.frame import COLUMN
 from sim.config import load
 from sim.control.power import switch_on
 from sim.control.stop_policy import POLICIES, policy_named
-from sim.control.stopping import PHASES, StopPlan, stop
+from sim.control.stopping import PHASES, StopPlan, plan_of, stop
 from sim.engine import ENGINES
 from sim.errors import ConfigError
 from sim.layout import USED_IDX
@@ -374,6 +374,19 @@ def test_frozen_vcpus_do_nothing():
 def test_a_stop_after_the_end_is_refused():
     with pytest.raises(ConfigError, match='--at 10s: the run is over by then'):
         stop(config(1, ios=10), StopPlan(at=10_000 * MS))
+
+
+@pytest.mark.parametrize(
+    ('given', 'said'),
+    [
+        ({'gap': '3000h'}, '--gap 10800000s: ends beyond'),
+        ({'gap': '10h', 'hold': '10h'}, '--hold 36000s: ends beyond'),
+        ({'policy': 'throttle', 'depth': 1025}, '--depth 1025: Linux gives no LUN'),
+    ],
+)
+def test_what_no_clock_and_no_linux_has_is_refused_by_its_option(given, said):
+    with pytest.raises(ConfigError, match=said):
+        plan_of(config(1), at='1ms', **given)
 
 
 def test_the_command():

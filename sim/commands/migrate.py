@@ -1,11 +1,9 @@
 """sim migrate: move the VM to another host in the middle of a run, and say what became of it."""
 
 import argparse
-import json
-import sys
 from typing import TYPE_CHECKING, Any
 
-from sim.commands.stop import not_struck
+from sim.control import told
 from sim.options import (
     add_config,
     add_json,
@@ -65,48 +63,35 @@ def main(options: argparse.Namespace) -> int:
 
     report = migrate(config, look)
     report['replay'] = as_given(report['replay'], options.arguments)
-    print(json.dumps(report) if options.json else as_text(report))
-    for broken in report['violations']:
-        print(f'violation: {broken}', file=sys.stderr)
-    if report['violations']:
-        print(f'replay: {report["replay"]}', file=sys.stderr)
-    return int(bool(report['violations']) and not report['expected'])
+    return told.end(report, None if options.json else as_text(report))
 
 
 def as_text(report: dict[str, Any]) -> str:
     """What a person wants to see."""
-
-    def us(ns: int | None) -> str:
-        return '-' if ns is None else f'{ns / 1e3:.1f}'
+    ram = report['ram']
 
     def ms(value: float | None) -> str:
         return '-' if value is None else f'{value:.2f} ms'
 
-    phases = '  '.join(f'{name} {us(ns)}' for name, ns in report['phases_ns'].items())
-    answers = ', '.join(f'{n} with {code}' for code, n in report['responses'].items()) or 'none'
     return '\n'.join(
         [
             f'migration, policy {report["policy"]}: {report["outcome"]}',
-            *(f'hypothetical     {what}' for what in report['hypothetical']),
+            *told.hypothetical(report),
             f'downtime         {ms(report["downtime_ms"])} as QEMU reports it, '
             f'{ms(report["expected_downtime_ms"])} expected',
-            f'vCPUs stopped    {us(report["vm_stopped_ns"])} µs',
-            f'phases           {phases}  (µs)',
-            f'blackout         {us(report["blackout_ns"]["largest"])} µs',
-            f'first completion {us(report["first_completion_ns"])} µs after the vCPUs went on',
+            f'vCPUs stopped    {told.us(report["vm_stopped_ns"])} µs',
+            *told.stopped(report),
             f'total time       {ms(report["total_time_ms"])}, setup {ms(report["setup_time_ms"])}, '
             f'{report["dirty_sync_count"]} syncs, {report["transferred_bytes"] >> 20} MiB sent at '
             f'{report["mbps"]:.0f} Mbit/s',
-            f'pages            {report["ram"]["normal"]} normal, {report["ram"]["duplicate"]} '
-            f'zero; {report["ram"]["precopy_bytes"] >> 20} MiB in the pre-copy, '
-            f'{report["ram"]["downtime_bytes"] >> 20} MiB in the downtime',
-            f'at the stop      {report["in_flight_at_stop"]} in flight, '
-            f'{report["unfetched_at_stop"]} in the ring and not fetched',
-            f'answered         {answers}',
-            f'CLEAR_ENDPOINT   {us(report["clear_endpoint_ns"])} µs',
-            f'slow requests    {report["above_1s"]} above 1 s, {report["above_30s"]} above 30 s',
+            f'pages            {ram["normal"]} normal, {ram["duplicate"]} zero; '
+            f'{ram["precopy_bytes"] >> 20} MiB in the pre-copy, {ram["downtime_bytes"] >> 20} MiB '
+            'in the downtime',
+            *told.at_the_stop(report),
+            *told.clear_endpoint(report),
+            *told.slow(report),
             f'stale pages      {report["stale_pages"]}',
-            *not_struck(report),
+            *told.not_struck(report),
             *(
                 f'QEMU says        {line} (on the {side})'
                 for side, lines in report['qemu_said'].items()
@@ -114,4 +99,4 @@ def as_text(report: dict[str, Any]) -> str:
             ),
             *report['findings'],
         ]
-    )  # fmt: skip
+    )

@@ -1,10 +1,10 @@
 """sim stop: stop the VM in the middle of a run, let it go on, and say what became of the I/O."""
 
 import argparse
-import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from sim.control import told
 from sim.options import (
     add_config,
     add_json,
@@ -69,12 +69,7 @@ def add(commands: Any) -> None:
 def main(options: argparse.Namespace) -> int:
     """The exit code. Errors: ConfigError."""
     report = stopped(options)
-    print(json.dumps(report) if options.json else as_text(report))
-    for broken in report['violations']:
-        print(f'violation: {broken}', file=sys.stderr)
-    if report['violations']:
-        print(f'replay: {report["replay"]}', file=sys.stderr)
-    return 1 if report['violations'] and not report['expected'] else 0
+    return told.end(report, None if options.json else as_text(report))
 
 
 def stopped(options: argparse.Namespace) -> dict[str, Any]:
@@ -111,40 +106,19 @@ def stopped(options: argparse.Namespace) -> dict[str, Any]:
 
 def as_text(report: dict[str, Any]) -> str:
     """What a person wants to see."""
-
-    def us(ns: int | None) -> str:
-        return '-' if ns is None else f'{ns / 1e3:.1f}'
-
-    phases = '  '.join(f'{name} {us(ns)}' for name, ns in report['phases_ns'].items())
+    us = told.us
     queues = '  '.join(f'{q}: {us(ns)}' for q, ns in report['blackout_ns']['queues'].items())
-    answers = ', '.join(f'{n} with {code}' for code, n in report['responses'].items()) or 'none'
-    endpoint = []
-    if report['clear_endpoint_ns'] is not None:
-        endpoint = [f'CLEAR_ENDPOINT   {us(report["clear_endpoint_ns"])} µs']
     return '\n'.join(
         [
             f'stop at {us(report["at_ns"])} µs, policy {report["policy"]}: {report["outcome"]}',
-            *(f'hypothetical     {what}' for what in report['hypothetical']),
-            f'at the stop      {report["in_flight_at_stop"]} in flight, '
-            f'{report["unfetched_at_stop"]} in the ring and not fetched',
-            f'answered         {answers}',
-            *endpoint,
+            *told.hypothetical(report),
+            *told.at_the_stop(report),
+            *told.clear_endpoint(report),
             f'downtime         {us(report["downtime_ns"])} µs',
-            f'phases           {phases}  (µs)',
-            f'blackout         {us(report["blackout_ns"]["largest"])} µs  (queues: {queues})',
-            f'first completion {us(report["first_completion_ns"])} µs after the vCPUs went on',
-            f'slow requests    {report["above_1s"]} above 1 s, {report["above_30s"]} above 30 s',
-            *not_struck(report),
+            *told.stopped(report, f'  (queues: {queues})'),
+            *told.slow(report),
+            *told.not_struck(report),
             *(f'QEMU says        {line}' for line in report['qemu_said']),
             *report['findings'],
         ]
     )
-
-
-def not_struck(report: dict[str, Any]) -> list[str]:
-    """Faults that were asked for and had nothing to strike."""
-    return [
-        f'fault            {fault["fault"]} did not strike: its step or phase never came'
-        for fault in report['faults']
-        if fault['struck_ns'] is None
-    ]

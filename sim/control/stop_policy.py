@@ -15,6 +15,7 @@ from sim.errors import ConfigError
 KERNEL, USER, EMULATED = 'vhost-scsi', 'vhost-user-scsi', 'virtio-scsi'
 EVERYBODY = (KERNEL, USER, EMULATED)
 
+DEPTH_MOST = 1024  # scsi_device_max_queue_depth() of a host with no more tags
 TIMEOUT_NS = 4_000_000_000  # SPDK_VHOST_SESSION_STOP_RETRY_TIMEOUT_IN_SEC
 
 
@@ -169,6 +170,11 @@ def policy_named(
     if depth is not None and depth < 1:
         asked = option.format('depth', depth)
         raise ConfigError(f'{asked}: a queue depth is 1 or more; to stop it use quiesce')
+    if depth is not None and depth > DEPTH_MOST:
+        asked = option.format('depth', depth)
+        raise ConfigError(
+            f'{asked}: Linux gives no LUN a queue depth beyond {DEPTH_MOST}; lower it'
+        )
     if timeout is not None and policy.timeout is None:
         raise ConfigError(f'{table}timeout: has no meaning with {given}; take it out')
     return dataclasses.replace(

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sim.agents import CLOCK_END
 from sim.analysis import frame
 from sim.config import Config
 from sim.control import felt, stop_stamps
@@ -31,7 +32,7 @@ from sim.control.stop_policy import POLICIES, Policy, policy_named
 from sim.control.vm import VmExitError
 from sim.engine import Engine
 from sim.errors import ConfigError
-from sim.faults import Faults
+from sim.faults import Faults, invented
 from sim.faults import check as check_faults
 from sim.features import STACKS
 from sim.formats.faults import Fault, parse_faults
@@ -80,6 +81,14 @@ def plan_of(
     logging = None if log is None else _time('--log', log)
     if logging is not None and logging > begin - ahead:
         raise ConfigError(f'--log {log}: begins after the stop does; lower it')
+    pauses, end = {'--gap': _time('--gap', gap), '--hold': _time('--hold', hold)}, begin
+    for name, ns in pauses.items():
+        end += ns
+        if ns_to_cycles(end, config.host.cpu_hz) > CLOCK_END:
+            raise ConfigError(
+                f'{name} {format_time(ns)}: ends beyond 2**47 cycles, the end of the clock; '
+                'shorten it, or lower host.cpu_hz'
+            )
     return StopPlan(
         at=begin,
         lead=ahead,
@@ -92,8 +101,8 @@ def plan_of(
             depth=depth,
             timeout=None if timeout is None else _time('--timeout', timeout),
         ),
-        gap=_time('--gap', gap),
-        hold=_time('--hold', hold),
+        gap=pauses['--gap'],
+        hold=pauses['--hold'],
         faults=parse_faults(fault, '--fault', stop=True),
     )
 
@@ -277,7 +286,7 @@ class Stopping:
         hypothetical = policy.hypothetical_on(stack)
         reason = f' ({policy.could[stack]})' if stack in policy.could else ''
         mine = [f'stop policy {policy.name}: {policy.what}{reason}'] if hypothetical else []
-        return [*result.report['hypothetical'], *mine]
+        return [*result.report['hypothetical'], *mine, *invented(self.plan.faults)]
 
 
 def replay(config: Config, plan: StopPlan) -> str:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from sim.analysis import frame
 from sim.control import felt, stop_stamps
 from sim.control.again import words_of
+from sim.faults import invented
 from sim.features import STACKS
 from sim.layout import PAGE_SIZE
 from sim.machine import Machine
@@ -204,7 +205,7 @@ def hypothetical(move: Migrating, result: Result) -> list[str]:
     """What no real stack does."""
     policy = move.policy
     stack = STACKS[move.config.device.driver]
-    invented = policy.hypothetical_on(stack)
-    mine = [f'stop policy {policy.name}: {policy.what}'] if invented else []
+    alone = policy.hypothetical_on(stack)
+    mine = [f'stop policy {policy.name}: {policy.what}'] if alone else []
     found: list[str] = result.report['hypothetical']
-    return [*found, *mine]
+    return [*found, *mine, *invented(move.faults.all)]
