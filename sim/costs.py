@@ -12,7 +12,6 @@ exactly the measured total, and other rings or batches differ by the lines they 
 """
 
 import dataclasses
-import difflib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from sim.config import Config
 from sim.control.costs import CONTROL_PARAMETERS
 from sim.errors import ConfigError
 from sim.features import STACKS
+from sim.formats import nearest
 from sim.formats.disks import preset_folder
 from sim.reference_path import BATCHES, reference_lines
 
@@ -203,6 +203,78 @@ MODEL_PARAMETERS = {
 }
 
 
+def check_overrides(preset: Preset, overrides: Mapping[str, float]) -> None:
+    """ConfigError for a name that the preset lacks, or that the model does not charge."""
+    for name in overrides:
+        if name not in preset.parameters:
+            close = nearest(name, preset.parameters)
+            raise ConfigError(
+                f'costs.{name}: no such parameter in {preset.name}; the nearest is {close!r}'
+            )
+        if name not in MODEL_PARAMETERS | CONTROL_PARAMETERS:
+            role = preset.parameters[name].role
+            raise ConfigError(f'costs.{name}: has role {role!r}, the model does not charge it')
+
+
+def less(name: str, gross: int, inside: int) -> int:
+    """What is left of a cost when what it contains is charged elsewhere; ConfigError below 0."""
+    if gross < inside:
+        raise ConfigError(
+            f'costs.{name}: {gross} cycles are less than the {inside} cycles that are charged '
+            'for what it contains, cache lines above all; raise it or lower the line costs'
+        )
+    return gross - inside
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Parameters of a preset in cycles of `cpu_hz`; overrides (ns, percent) outrank them."""
+
+    preset: Preset
+    overrides: Mapping[str, float]
+    cpu_hz: int
+
+    def cycles(self, name: str) -> int:
+        """A cost."""
+        if name in self.overrides:
+            return round(self.overrides[name] * self.cpu_hz / 10**9)
+        row = self.preset.parameters[name]
+        units = self.preset.cpu_hz if row.unit == 'cycles' else 10**9  # of the row, in a second
+        return round(row.value * self.cpu_hz / units)
+
+    def percent(self, name: str) -> int:
+        """A share of another cost. Errors: ConfigError."""
+        share = int(self.overrides.get(name, self.preset.parameters[name].value))
+        if not 0 <= share <= 100:
+            raise ConfigError(f'costs.{name}: {share} is not a percentage (0..100)')
+        return share
+
+    def split(self, name: str, share: str) -> tuple[int, int]:
+        """A cost in two: its share, and the rest."""
+        whole = self.cycles(name)
+        first = whole * self.percent(share) // 100
+        return first, whole - first
+
+    def parts(self, name: str, *shares: str) -> list[int]:
+        """A thread's time per request by its shares, and the rest. Errors: ConfigError."""
+        percents = [self.percent(share) for share in shares]
+        if sum(percents) > 100:
+            raise ConfigError(f'costs.{shares[0]}: the shares of {name} are more than 100 percent')
+        return [self.cycles(name) * part // 100 for part in (*percents, 100 - sum(percents))]
+
+    def net_of_a_batch(
+        self, name: str, parts: list[int], turn: str, stack: str, prices: tuple[int, int, int, int]
+    ) -> list[int]:
+        """The same, net of what else is charged in a saturated thread of user space.
+
+        That is its line costs, and for each batch a turn of the loop and the write to the irqfd.
+        """
+        lines, batch = reference_lines(prices, stack=stack), BATCHES[stack]
+        first = less(name, parts[0], lines.worker_pop + self.cycles(turn) // batch)
+        write = self.cycles('host.eventfd_write') // batch
+        return [first, *parts[1:-1], less(name, parts[-1], lines.worker_complete + write)]
+
+
 def derive(
     preset: Preset,
     overrides: Mapping[str, float],
@@ -218,32 +290,9 @@ def derive(
     costs are for; those of the two others are not looked at. Errors: ConfigError for an unknown
     name, and for a share that is smaller than the line costs it is said to contain.
     """
-    for name in overrides:
-        if name not in preset.parameters:
-            near = difflib.get_close_matches(name, preset.parameters, n=1)
-            hint = f'; did you mean {near[0]}?' if near else ''
-            raise ConfigError(f'costs.{name}: no such parameter in {preset.name}{hint}')
-        if name not in MODEL_PARAMETERS | CONTROL_PARAMETERS:
-            role = preset.parameters[name].role
-            raise ConfigError(f'costs.{name}: has role {role!r}, the model does not charge it')
-
-    def percent(name: str) -> int:
-        share = int(overrides.get(name, preset.parameters[name].value))
-        if not 0 <= share <= 100:
-            raise ConfigError(f'costs.{name}: {share} is not a percentage (0..100)')
-        return share
-
-    def cycles(name: str) -> int:
-        if name in overrides:
-            return round(overrides[name] * cpu_hz / 10**9)
-        row = preset.parameters[name]
-        return round(row.value * cpu_hz / (preset.cpu_hz if row.unit == 'cycles' else 10**9))
-
-    def split(name: str, share: str) -> tuple[int, int]:
-        whole = cycles(name)
-        first = whole * percent(share) // 100
-        return first, whole - first
-
+    check_overrides(preset, overrides)
+    read = Reading(preset, overrides, cpu_hz)
+    cycles, split = read.cycles, read.split
     prices = (
         cycles('mem.l1_hit'),
         cycles('mem.l3_hit'),
@@ -251,14 +300,6 @@ def derive(
         cycles('mem.dram_local'),
     )
     lines = reference_lines(prices)
-
-    def less(name: str, gross: int, inside: int) -> int:
-        if gross < inside:
-            raise ConfigError(
-                f'costs.{name}: {gross} cycles are less than the {inside} cycles that are charged '
-                'for what it contains, cache lines above all; raise it or lower the line costs'
-            )
-        return gross - inside
 
     def net(name: str, inside: int) -> int:
         return less(name, cycles(name), inside)
@@ -272,38 +313,24 @@ def derive(
     )
     irq_entry, irq_return = split('irq.guest_handler_entry_exit', 'irq.entry_share_of_handler')
     lio_submit, lio_complete = split('lio.core_plus_block_cpu_per_cmd', 'lio.submit_share_of_core')
-
-    def shares(name: str, contained: str, turn: str, *names: str) -> list[int]:
-        """The parts of a thread's time per request, net of what else is charged in a saturated one.
-
-        That is its line costs, and for each batch a turn of the loop and the write to the irqfd.
-        """
-        parts = [percent(share) for share in names]
-        if sum(parts) > 100:
-            raise ConfigError(f'costs.{names[0]}: the shares of {name} are more than 100 percent')
-        found = [cycles(name) * part // 100 for part in (*parts, 100 - sum(parts))]
-        if stack != contained:
-            return found
-        lines, batch = reference_lines(prices, stack=stack), BATCHES[stack]
-        found[0] = less(name, found[0], lines.worker_pop + cycles(turn) // batch)
-        write = cycles('host.eventfd_write') // batch
-        found[-1] = less(name, found[-1], lines.worker_complete + write)
-        return found
-
-    reactor = shares(
+    reactor = read.parts(
         'spdk_vhost.cpu_per_cmd_per_core',
-        'vhost-user-scsi',
-        'spdk_vhost.poll_round',
         'spdk_vhost.submit_share_of_cmd',
     )
-    iothread = shares(
+    iothread = read.parts(
         'qemu_iothread.cpu_per_req',
-        'virtio-scsi',
-        'qemu_iothread.poll_round',
         'qemu_iothread.pop_share_of_req',
         'qemu_iothread.submit_share_of_req',
         'qemu_iothread.issue_share_of_req',
     )
+    if stack == 'vhost-user-scsi':
+        reactor = read.net_of_a_batch(
+            'spdk_vhost.cpu_per_cmd_per_core', reactor, 'spdk_vhost.poll_round', stack, prices
+        )
+    elif stack == 'virtio-scsi':
+        iothread = read.net_of_a_batch(
+            'qemu_iothread.cpu_per_req', iothread, 'qemu_iothread.poll_round', stack, prices
+        )
     return Costs(
         guest_submit=net('guest.submit_per_cmd_batched', lines.guest_submit),
         guest_complete=net('guest.complete_per_cmd_batched', lines.guest_complete),
