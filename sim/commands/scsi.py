@@ -11,7 +11,7 @@ def add(commands: Any) -> None:
     """The options."""
     parser = commands.add_parser(
         'scsi',
-        add_help=False,  # sim.studies.scsi_commands has a parser for each command behind the word
+        add_help=False,  # sim.studies.scsi_options has the parser of what stands behind the word
         help='a SCSI command as bytes: request, response, what they mean',
     )
     parser.set_defaults(takes_rest=True)
