@@ -154,6 +154,10 @@ def test_every_figure_is_seen(browser, page, width):
 
 def test_no_state_is_broken_over_two_lines(browser, page):
     opened(browser, page, 1200)
+    browser.execute_script(  # a long text beside it takes the room of the other columns
+        "for (const about of document.querySelectorAll('#scenarios td .soft'))"
+        "{ about.textContent = 'what it is there for '.repeat(20) }"
+    )
     lines = browser.execute_script(
         "return [...document.querySelectorAll('#scenarios td.state')].map((cell) => {"
         'const text = document.createRange(); text.selectNodeContents(cell);'
