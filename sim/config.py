@@ -50,6 +50,7 @@ from sim.formats.machine_rules import (
     resolve_queues,
     threads_of,
 )
+from sim.formats.outside import contents
 from sim.formats.qemu import parse_device
 from sim.formats.run_rules import meaningless, resolve_engine, resolve_migration, resolve_run
 from sim.formats.section import values
@@ -153,13 +154,19 @@ class Config:
 
     @property
     def id(self) -> str:
-        """16 hex digits that tell configs apart; neither the engine nor a trace's path counts."""
+        """16 hex digits that tell configs apart; neither the engine nor a trace's path counts.
+
+        The text of files of the user's does that are not contained in it (sim.formats.outside).
+        """
         effective = self.effective()
         del effective['run']['engine']
         for job in effective['job']:
             job.pop('read_iolog', None)
         text = json.dumps(effective, sort_keys=True, separators=(',', ':'))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        digest = hashlib.sha256(text.encode())
+        for content in contents(self.run.preset, (lun.disk.component for lun in self.disks)):
+            digest.update(content)
+        return digest.hexdigest()[:16]
 
     def effective(self) -> dict[str, Any]:
         """Every key that means something and its value, fit for JSON and from_effective()."""

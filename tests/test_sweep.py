@@ -577,3 +577,28 @@ def test_a_run_outside_the_bounds_fails_the_sweep(tmp_path, capsys, monkeypatch)
     over = ['--over', 'workload.iodepth=1,2', '--set', 'workload.number_ios=200']
     assert main(['sweep', *over, '--jobs', '1', '--out', str(tmp_path)]) == 1
     assert capsys.readouterr().err.count('violation: ') >= 2
+
+
+def test_a_preset_of_the_users_that_was_edited_makes_other_points(tmp_path):
+    """Its name is in the config, its text is not; a calibration rewrites it under its name."""
+    mine = tmp_path / 'mine.toml'
+    shipped = Path(__file__).parent.parent / 'presets' / 'icx-2.6ghz.toml'
+    mine.write_text(shipped.read_text())
+    config = load(run={'preset': str(mine)}, workload={'number_ios': 20})
+    first = config.id
+    assert config.id == first
+    mine.write_text(shipped.read_text() + '\n# edited\n')
+    assert config.id != first
+    mine.unlink()
+    assert config.id != first  # and no error: whoever simulates it says that it is gone
+    assert load(run={'preset': 'icx-2.6ghz'}).id == load().id
+
+
+def test_so_does_a_disk_in_python(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    place = tmp_path / 'my_disk_of_a_test.py'
+    place.write_text('def disk(port):\n    yield port.get()\n')
+    keys = {'kind': 'python', 'component': 'my_disk_of_a_test:disk'}
+    first = load(target=keys).id
+    place.write_text('def disk(port):\n    yield from ()\n')
+    assert load(target=keys).id != first

@@ -425,3 +425,11 @@ def test_what_the_device_has_none_of_is_said(capsys):
     assert 'irq:' not in said
     assert main([*words, '--free', 'all']) == 0
     assert 'no such costs' not in capsys.readouterr().err
+
+
+def test_a_folder_of_runs_is_told_from_a_run(tmp_path, capsys):
+    assert main(['run', '--set', 'workload.number_ios=20', '--out', str(tmp_path)]) == 0
+    capsys.readouterr()
+    assert main(['explain', str(tmp_path)]) == 2
+    (place,) = tmp_path.iterdir()
+    assert f'runs lie in it, such as {place}' in capsys.readouterr().err

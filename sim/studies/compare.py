@@ -42,6 +42,12 @@ class Side:
     saved: Path | None = None
 
 
+def _runs_in(place: Path) -> str:
+    """What was perhaps meant: --out makes a folder for each run."""
+    runs = sorted(report.parent for report in place.glob('*/report.json'))
+    return f'; runs lie in it, such as {runs[0]}' if runs else ''
+
+
 def read_side(source: str, sets: Sequence[str], seed: int | None) -> Side:
     """A config file, or a folder that `--out` or a sweep has left."""
     place = Path(source)
@@ -50,7 +56,7 @@ def read_side(source: str, sets: Sequence[str], seed: int | None) -> Side:
     elif (place / 'report.json').exists():
         config = load(toml=place / 'config.toml', sets=sets)
     else:
-        raise ConfigError(f'{place}: is no folder of a run: it has no report.json')
+        raise ConfigError(f'{place}: is no folder of a run: it has no report.json{_runs_in(place)}')
     if seed is not None:
         config = replace(config, run=replace(config.run, seed=seed))
     same = place.is_dir() and load_report(place)['id'] == config.id
