@@ -74,7 +74,7 @@ outcome = feature_bits.one_bit_alone('--quick', '--out', 'results/runs/notebooks
 # * *EVENT_IDX off*: cheaper at depth 1, where there is no kick to save; dearer for a busy guest.
 # * *INDIRECT off*: the ring holds a third of the requests; in batches of 32 the guest pays.
 # * *IN_ORDER on*: free where the disk finishes in order, and ruinous where it does not (the last
-#   panel is logarithmic): the quick wait for the slow.
+#   two rows are logarithmic): the quick wait for the slow.
 
 # %%
 feature_bits.one_bit(outcome)

@@ -52,12 +52,14 @@ def main() -> None:
     """Simulate, draw, write."""
     import pandas as pd
 
+    from sim.analysis.bounds import least_us
     from sim.analysis.plot import stage_stack
 
     found = results()
     table = pd.DataFrame(
         {'label': f'{name}, {depth}'}
         | {stage: ns / 1e3 for stage, ns in result.report['stages_ns'].items()}
+        | least_us(result.config)
         for (name, depth), result in found.items()
     ).fillna(0)
     figure = stage_stack(table, TITLE, 'backend, iodepth')

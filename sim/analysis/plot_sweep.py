@@ -46,7 +46,9 @@ def sweep(table: pd.DataFrame, theory: pd.DataFrame, axes: Sequence[str], title:
         axes_.set_ylabel(('thousand IOPS', f'{FIO_LATENCY}, mean (µs)')[place])
         _x_axis(axes_, table[x], places)
         axes_.set_ylim(bottom=0)
-        axes_.legend()
+        told = zip(*axes_.get_legend_handles_labels(), strict=True)
+        ordered = sorted(told, key=lambda pair: pair[1] in plot_theory.NAMES)
+        axes_.legend(*zip(*ordered, strict=True))
     # A bound far above everything would press the lines together.
     panels[0].set_ylim(top=min(panels[0].get_ylim()[1], 2 * float(table['iops'].max()) / 1e3))
     more = f' ({len(groups) - LINES_MOST} more lines in the table)' * (len(groups) > LINES_MOST)

@@ -16,6 +16,7 @@ from matplotlib.patches import Patch
 ASYMPTOTIC = 'asymptotic bound'
 BALANCED = 'balanced bounds'
 MVA = 'mean-value analysis, nothing shared'
+NAMES = (BALANCED, MVA, ASYMPTOTIC)
 LINES: Mapping[str, tuple[str, dict[str, Any]]] = {  # ending of a column: (name, style)
     'mva': (MVA, {'linestyle': ':', 'linewidth': 1.3}),
     'bound': (ASYMPTOTIC, {'linestyle': '--', 'linewidth': 1.0}),
