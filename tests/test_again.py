@@ -32,6 +32,8 @@ STOPS = {
     'sizes in shares': ({'workload.bssplit': '4k/60:8k/40', 'workload.rw': 'randrw'}, []),
     'a distribution': ({'workload.random_distribution': 'zipf:1.2'}, []),
     'service times': ({'target.kind': 'exponential', 'target.service': '60us'}, []),
+    'percentiles': ({'target.kind': 'empirical', 'target.service': None,
+                     'target.quantiles': 'p0 60us, p50 200us, p100 1ms'}, []),
     'parameters of the stop': (
         {'workload.iodepth': '16'},
         ['--policy', 'throttle', '--depth', '3', '--lead', '100us', '--gap', '20us', '--hold',
@@ -47,8 +49,9 @@ STOPS = {
 
 
 def sets(*tables):
-    merged = {key: value for table in tables for key, value in table.items() if value is not None}
-    return [word for key, value in merged.items() for word in ('--set', f'{key}={value}')]
+    merged = {key: value for table in tables for key, value in table.items()}
+    given = {key: value for key, value in merged.items() if value is not None}
+    return [word for key, value in given.items() for word in ('--set', f'{key}={value}')]
 
 
 def report_of(words, capsys):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from sim.config import Config, load
 
 TABLES = {'lun', 'tmf', 'hotplug'}  # have no place on a command line
+NEEDED = {'empirical': ('quantiles',), 'python': ('component',)}  # without which there is no disk
 
 
 def words_of(config: Config, command: str) -> list[str]:
@@ -20,7 +21,10 @@ def words_of(config: Config, command: str) -> list[str]:
     nested = [v for keys in mine.values() if isinstance(keys, dict) for v in keys.values()]
     if len(mine['job']) > 1 or tables or any(isinstance(value, dict) for value in nested):
         return [*words, 'CONFIG.toml']
-    usual = load(device={'driver': driver}, target={'kind': kind}).effective()
+    needed = {key: mine['target'][key] for key in NEEDED.get(kind, ())}
+    usual = load(device={'driver': driver}, target={'kind': kind, **needed}).effective()
+    for key in needed:  # which is told all the same
+        del usual['target'][key]
     mine['workload'], usual['workload'] = mine.pop('job')[0], usual.pop('job')[0]
     words += ['--set', f'target.kind={kind}', '--device', driver]
     for section, keys in mine.items():
