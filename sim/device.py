@@ -27,7 +27,6 @@ from sim.vhost.ioctl import ABI_VERSION, VhostScsi
 DRIVER_OK = 4
 SENSE_SIZE, CDB_SIZE = 96, 32  # VIRTIO_SCSI_SENSE_DEFAULT_SIZE, VIRTIO_SCSI_CDB_DEFAULT_SIZE
 QUEUE_MAX = 1024  # VIRTIO_QUEUE_MAX
-CONFIG_SIZE = 36  # struct virtio_scsi_config
 
 NOT_MIGRATABLE = (
     'vhost-scsi does not support migration in all cases. When external environment supports it '

@@ -14,7 +14,6 @@ from sim.formats import fio_options
 from sim.formats.fio import sections_of
 from sim.run import Result
 
-FORMATS = ('json', 'json+')
 ALIASES_OF = {'rw': 'readwrite', 'bs': 'blocksize'}
 NOT_OPTIONS = ('name', 'lun', 'target', 'read_iolog_sha256')  # of a job's keys, for fio
 

@@ -44,7 +44,6 @@ from sim.units import ns_to_cycles
 
 NO_FATE = Fate((), (), ())
 TIED_MOST = 4  # agents whose orders are tried; of more that are due at once, the first ones
-TIED_DEPTH = 3  # iodepth up to which orders are tried
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,6 @@ OUTPUTS = (
     'iops', 'latency_ns.mean', 'latency_ns.p50', 'latency_ns.p99', 'requests_per_kick',
     'requests_per_interrupt',
 )  # fmt: skip
-STEP = 0.1
-REPLICATIONS = 3
 MATTERS = 0.05  # a result moved by more than this over the range of a guess
 
 
