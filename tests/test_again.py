@@ -44,6 +44,9 @@ STOPS = {
         {'device.driver': 'vhost-user-scsi-pci', 'workload.iodepth': '4', 'target.service': '9ms'},
         ['--policy', 'timeout', '--timeout', '1ms'],
     ),
+    'fewer queues than vCPUs': (
+        {'guest.vcpus': '4', 'workload.numjobs': '4', 'device.num_queues': '1'}, [],
+    ),
     'LUNs': ({'target.luns': '3'}, []),
 }  # fmt: skip
 
@@ -102,3 +105,13 @@ def test_a_migration_to_another_device_is_made_again_as_it_was_given(tmp_path, c
     first = json.loads(capsys.readouterr().out)
     assert first['outcome'].startswith('load of migration failed: Features')
     assert again(first, capsys)['violations'] == first['violations']
+
+
+def test_the_command_names_only_what_is_not_as_usual(capsys):
+    stop = report_of(['stop', '--set', 'workload.iodepth=4', '--at', '500us', '--json'], capsys)
+    assert stop['replay'] == (
+        'python -m sim stop --device vhost-scsi-pci --set target.kind=constant --set '
+        'workload.iodepth=4 --at 500000ns --policy drain'
+    )
+    move = report_of(['migrate', *sets(MOVE), '--json'], capsys)
+    assert move['replay'].count('--set') <= len(MOVE) + 2

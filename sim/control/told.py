@@ -18,9 +18,11 @@ def hypothetical(report: dict[str, Any]) -> list[str]:
 def at_the_stop(report: dict[str, Any]) -> list[str]:
     """What was where when the device stopped, and what became of it."""
     answers = ', '.join(f'{n} with {code}' for code, n in report['responses'].items()) or 'none'
+    flying, waiting = report['in_flight_at_stop'], report['unfetched_at_stop']
+    unseen = sum(report['responses'].values()) - flying - waiting
+    seen = f', {unseen} answered and not yet seen by the guest' if unseen > 0 else ''
     return [
-        f'at the stop      {report["in_flight_at_stop"]} in flight, '
-        f'{report["unfetched_at_stop"]} in the ring and not fetched',
+        f'at the stop      {flying} in flight, {waiting} in the ring and not fetched{seen}',
         f'answered         {answers}',
     ]
 
@@ -65,4 +67,10 @@ def end(report: dict[str, Any], text: str | None) -> int:
         print(f'violation: {broken}', file=sys.stderr)
     if violations:
         print(f'replay: {report["replay"]}', file=sys.stderr)
+    elif report['expected']:
+        print(
+            f'note: policy {report["policy"]} is there to violate requirement '
+            f'{report["expected"]}: nothing in this run was in its way',
+            file=sys.stderr,
+        )
     return int(bool(violations) and not report['expected'])
