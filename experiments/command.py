@@ -33,10 +33,11 @@ It has three functions and says what they write:
         sys.exit(EXPERIMENT.main())
 
 What is no plain run of a config (a stop, a migration) goes through command.each() in place of
-command.reports(); `points=False` then says that no points are kept. Everything heavy is imported
-inside the functions, so that --help is quick. A row is a flat dict of plain numbers and texts, with
-units in its names and `x_low` and `x_high` beside x where it has an interval (command.interval()).
-Figures are made by sim.analysis and have their colours from sim.analysis.style.
+command.reports(); `points=False` then says that no runs with ids are left. Everything heavy is
+imported inside the functions, so that --help is quick. A row is a flat dict of plain numbers and
+texts, with units in its names and `x_low` and `x_high` beside x where it has an interval
+(command.interval()). Figures are made by sim.analysis and have their colours from
+sim.analysis.style.
 """
 
 import argparse
@@ -122,7 +123,7 @@ class Experiment:
             help='folder for results (default: %(default)s)',
         )  # fmt: skip
         add_json(made)
-        made.set_defaults(quiet=False)
+        made.set_defaults(quiet=False, keep=False)
         if self.add is not None:
             self.add(made)
         return made
@@ -131,6 +132,7 @@ class Experiment:
         """Run it; the exit code: 1 if an invariant was broken or a point failed, 2 bad usage."""
         try:
             options = self.parser().parse_args(arguments)
+            options.keep = True
         except ConfigError as error:
             return told(error)
         try:
@@ -147,8 +149,8 @@ class Experiment:
         except UnfinishedError as missing:
             return report_unfinished(missing.outcome, options.out)
         except KeyboardInterrupt:
-            kept = f'finished points are kept in {options.out}; ' if self.points else ''
-            print(f'interrupted: {kept}start again to go on', file=sys.stderr)
+            kept = f'finished points are kept in {options.out}'
+            print(f'interrupted: {kept}; start again to go on', file=sys.stderr)
             return 2
         self.draw(outcome, folder)
         if options.json:
@@ -345,24 +347,34 @@ def each(
     """What the function returns for each call (label: its arguments), in their order.
 
     Calls run where the options say, at once as --jobs says: the function stands at a module's top,
-    and what it takes and returns can be pickled (a Config as config.effective()).
+    and what it takes and returns can be pickled (a Config as config.effective()). What is run by
+    main() is kept in the folder of results, and another start goes on from there.
     """
+    from experiments.kept import Kept
     from sim.pools import BrokenPoolError, Died, open_pool
     from sim.sweep import State
 
     progress, found = progress_of(options), {}
-    packed = [(function, label, tuple(arguments)) for label, arguments in calls.items()]
-    progress(State(total=len(packed)))
+    kept = Kept(options.out, function) if options.keep else None
+    for label, arguments in calls.items():
+        if kept is not None and (there := kept.find(arguments)) is not None:
+            (found[label],) = there
+    missing = {label: tuple(arguments) for label, arguments in calls.items() if label not in found}
+    packed = [(function, label, arguments) for label, arguments in missing.items()]
+    total = len(calls)
+    progress(State(total=total, done=len(found), news='already there' if found else ''))
     try:
         with open_pool(options.backend, options.jobs, options.scheduler) as pool:
             for answer in pool.map(timed, packed):
                 if isinstance(answer, Died):
                     raise FailedError(f'{answer.call[1]}: its worker died ({answer.reason})')
                 label, seconds, found[label] = answer
+                if kept is not None:
+                    kept.save(missing[label], found[label])
                 news = f'{label} in {seconds:.1f} s'
-                progress(State(total=len(packed), done=len(found), news=news))
+                progress(State(total=total, done=len(found), news=news))
     except BrokenPoolError as error:
-        raise FailedError(f'after {len(found)} of {len(packed)} points: {error}') from error
+        raise FailedError(f'after {len(found)} of {total} points: {error}') from error
     finally:
         progress.close()
     return [found[label] for label in calls]

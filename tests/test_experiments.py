@@ -12,6 +12,7 @@ import pytest
 
 from experiments import command, feature_bits
 from experiments.__main__ import main as list_them
+from experiments.kept import Kept
 
 TOP = Path(__file__).resolve().parent.parent
 EXPERIMENTS = command.experiments()
@@ -106,7 +107,8 @@ def test_it_answers_in_one_object_and_leaves_what_it_says(
     left = {path.name for path in tmp_path.iterdir() if path.is_file()}
     assert left == {*experiment.tables, *experiment.figures}
     assert all((tmp_path / name).stat().st_size > 10_000 for name in experiment.figures)
-    assert any(path.is_dir() for path in tmp_path.iterdir()) == experiment.points
+    folders = {path.name for path in tmp_path.iterdir() if path.is_dir()}
+    assert bool(folders - {'calls'}) == experiment.points
 
 
 def test_the_list_of_figures_is_up_to_date():
@@ -179,6 +181,45 @@ def test_each_returns_in_the_order_of_the_calls(jobs, capsys):
     found = command.each(options('--jobs', jobs), pow, {'b': (2, 3), 'a': (3, 2)})
     assert found == [8, 9]
     assert '2/2' in capsys.readouterr().err
+
+
+def noted(folder, number):
+    """Called by each(): leaves a line, and is interrupted as long as there is a file `stop`."""
+    if number == 2 and (folder / 'stop').exists():
+        raise KeyboardInterrupt
+    with (folder / 'calls.txt').open('a') as calls:
+        calls.write(f'{number}\n')
+    return {'n': number}
+
+
+def test_what_was_returned_is_kept_when_a_start_is_interrupted(tmp_path, capsys):
+    given = options('--out', str(tmp_path))
+    given.keep = True
+    calls = {str(n): (tmp_path, n) for n in (1, 2, 3)}
+    (tmp_path / 'stop').touch()
+    with pytest.raises(KeyboardInterrupt):
+        command.each(given, noted, calls)
+    (tmp_path / 'stop').unlink()
+    for _ in range(2):
+        assert command.each(given, noted, calls) == [{'n': 1}, {'n': 2}, {'n': 3}]
+    assert (tmp_path / 'calls.txt').read_text() == '1\n2\n3\n'
+    for answer in (tmp_path / 'calls').iterdir():
+        answer.write_bytes(b'half')  # is made again
+    assert command.each(given, noted, calls)[1] == {'n': 2}
+    assert (tmp_path / 'calls.txt').read_text() == '1\n2\n3\n' * 2
+
+
+def test_other_arguments_text_or_files_are_other_calls(tmp_path, monkeypatch):
+    from sim.config import load
+
+    kept = Kept(tmp_path, noted)
+    assert kept.place([1]) != kept.place([2])
+    assert kept.place([1]) != Kept(tmp_path, options).place([1])
+    assert kept.place([load().effective()]) is not None
+    mine = Path(__file__).parent.parent / 'presets' / 'icx-2.6ghz.toml'
+    assert kept.place([load(run={'preset': str(mine)}).effective()]) is None  # its text may change
+    monkeypatch.setattr('sim.jit.MODEL_DIGEST', 'another')
+    assert Kept(tmp_path, noted).place([1]) != kept.place([1])
 
 
 def test_what_is_no_number_is_null():
