@@ -45,6 +45,8 @@ SMALL = {
         'LEADS_US': (0, 1000),
         'DIRTY_SHARES': (0.0, 0.2),
         'LINKS_GBIT': (10, 40),
+        'IDLE_GIB': (8, 32),
+        'FUNCTIONS': (0, 2),
     },
     'queue_depth': {'DEPTHS_QUICK': (1, 32), 'REQUESTS_QUICK': 500},
     'stop_flush': {

@@ -19,6 +19,13 @@ GROUPS = {
     'state: save, transfer, load': ('state_save', 'transfer', 'state_load'),
     'start: device, endpoint, vCPUs': ('device_start', 'endpoint', 'vcpu_resume'),
 }
+OF_VFIO = {
+    'vfio_stop': 'functions stop',
+    'ram_rest': 'rest of RAM',
+    'vfio_save': 'functions save',
+    'vfio_load': 'functions load',
+    'vfio_start': 'functions start',
+}
 PALETTE = ('#999999', COLOURS[1], COLOURS[4], COLOURS[5], COLOURS[0], COLOURS[2])
 LINK_GBIT = 10  # of all series but the one over links
 DISKS = {
@@ -89,7 +96,8 @@ def _by_policy(table: pd.DataFrame) -> Parts:
 
 @styled
 def downtime(table: pd.DataFrame) -> Figure:
-    """Six panels: drain by depth and service time, what is dirtied, the link; policies by lead.
+    """Eight panels: drain by depth and service time, what is dirtied, the link; policies by lead;
+    an idle guest by its RAM, and by the functions that are passed through.
 
     On a disk of the user's the last two only.
     """
@@ -97,13 +105,15 @@ def downtime(table: pd.DataFrame) -> Figure:
         figure = Figure(figsize=(10, 4.4))
         _both_by_lead(figure.subplots(1, 2).flat, table)
         return figure
-    figure = Figure(figsize=(14, 8))
-    panels = figure.subplots(2, 3).flat
+    figure = Figure(figsize=(18, 8))
+    panels = figure.subplots(2, 4).flat
     _by_depth(next(panels), table)
     _by_service(next(panels), table)
     _by_dirt(next(panels), table)
     _both_by_lead([next(panels), next(panels)], table)
     _by_link(next(panels), table)
+    _by_ram(next(panels), table)
+    _by_functions(next(panels), table)
     figure.suptitle(
         'Downtime of a migration: what it depends on, and what helps (bars: 95 % interval)'
     )
@@ -210,6 +220,43 @@ def _by_dirt(axes: Axes, table: pd.DataFrame) -> None:
     axes.set_title(f'a link of {LINK_GBIT} Gbit/s')
     axes.set_ylim(0)
     axes.legend()
+
+
+def _by_ram(axes: Axes, table: pd.DataFrame) -> None:
+    rows = table[table['series'] == 'idle']
+    seconds = rows.assign(total_s=rows['total_ms'] / 1e3, pass_s=rows['pass_ms'] / 1e3)
+    axes.plot(
+        seconds['ram_gib'], seconds['total_s'], color=COLOURS[0], marker='o', linestyle='',
+        label='total time',
+    )  # fmt: skip
+    axes.plot(
+        seconds['ram_gib'], seconds['pass_s'], color='black', linestyle='--',
+        label='law: zero pages scanned, others sent',
+    )  # fmt: skip
+    axes.set(xlabel='RAM (GiB), 1/64 and 0.5 GiB of it in use', ylabel='total time (s)')
+    axes.set_title(f'an idle guest, {LINK_GBIT} Gbit/s')
+    axes.set_ylim(0)
+    axes.legend(loc='upper left')
+
+
+def _by_functions(axes: Axes, table: pd.DataFrame) -> None:
+    few = (table['series'] == 'idle') & (table['ram_gib'] == 32)
+    rows = table[few | (table['series'] == 'vfio')].fillna({'functions': 0})
+    places, below = np.arange(len(rows)), np.zeros(len(rows))
+    parts = {label: rows[f'{name}_ms'].fillna(0).to_numpy() for name, label in OF_VFIO.items()}
+    for (label, height), colour in zip(parts.items(), PALETTE, strict=False):
+        axes.bar(places, height, bottom=below, color=colour, width=0.75, label=label)
+        below += height
+    rest = rows['stopped_ms'].to_numpy() - below
+    axes.bar(places, rest, bottom=below, color=PALETTE[-1], width=0.75, label='all else')
+    axes.plot(
+        places, rows['expected_downtime_ms'], color='black', marker='_', markersize=14,
+        linestyle='', label="QEMU's expected-downtime",
+    )  # fmt: skip
+    axes.set_xticks(places, [f'{n:g}' for n in rows['functions']])
+    axes.set(xlabel='functions passed through with VFIO', ylabel='vCPUs stopped (ms)')
+    axes.set_title('an idle guest of 32 GiB')
+    axes.legend(loc='upper left')
 
 
 def _by_link(axes: Axes, table: pd.DataFrame) -> None:
