@@ -16,7 +16,7 @@ PIP   := $(BIN)/python -m pip --disable-pip-version-check install -qq -c constra
 help:
 	@echo "make venv       the virtual environment, .venv"
 	@echo "make run        the first experiment: latency and throughput against queue depth"
-	@echo "make test       ruff, mypy, import layers, pytest; the seconds of each at the end"
+	@echo "make test       ruff, mypy, import layers, kernels, pytest; the seconds of each at the end"
 	@echo "make test-long  the tests that take minutes"
 	@echo "make regress    compare with the baseline; the report is build/regress/report.html"
 	@echo "make bless      make what is now the baseline (docs/howto/regress.md)"
@@ -45,7 +45,7 @@ test: $(STAMP)
 	@$(BIN)/python scripts/check.py
 
 test-long: $(STAMP)
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -m long -n 2 --dist worksteal
 
 regress: $(STAMP)
 	$(BIN)/python -m sim regress --report build/regress

@@ -95,7 +95,7 @@ def test_keys_jobs_and_groups_are_those_of_the_fio_that_is_installed(written, tm
     place = tmp_path / 'theirs.json'
     command = [program, '--output-format=json+', f'--output={place}', str(JOBS)]
     subprocess.run(
-        command, check=True, cwd=tmp_path, env={**os.environ, 'FIO_ENGINE': 'null'}, timeout=60
+        command, check=True, cwd=tmp_path, env={**os.environ, 'FIO_ENGINE': 'null'}, timeout=300
     )
     theirs = json.loads(place.read_text())
     if theirs['fio version'] != RECORDED['fio version']:
@@ -188,7 +188,7 @@ def test_every_option_of_fio_is_known():
     version = subprocess.run(['fio', '--version'], capture_output=True, text=True).stdout.strip()
     if version != RECORDED['fio version']:
         pytest.skip(f'{version} may have other options than fio-3.33')
-    told = subprocess.run(['fio', '--cmdhelp=all'], capture_output=True, text=True, timeout=60)
+    told = subprocess.run(['fio', '--cmdhelp=all'], capture_output=True, text=True, timeout=300)
     names = set(re.findall(r'^([a-z][a-z0-9_-]*) *:', told.stdout, re.MULTILINE))
     known = {*fio.HONOURED, *fio.ALIASES, *fio.NOTED, *fio.NOT_MODELLED, 'direct', 'buffered'}
     assert len(names) > 100
@@ -272,7 +272,7 @@ def plotted(tmp_path, *arguments):
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        timeout=120,
+        timeout=300,
         env={**os.environ, 'MPLBACKEND': 'Agg'},
     )
     assert done.returncode == 0, done.stdout + done.stderr

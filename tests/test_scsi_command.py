@@ -192,7 +192,7 @@ def shell(*words):
     environment = {k: v for k, v in os.environ.items() if k != "NUMBA_DISABLE_JIT"}
     return subprocess.run(
         [sys.executable, "-m", "sim", "scsi", *words],
-        capture_output=True, text=True, env=environment, timeout=60,
+        capture_output=True, text=True, env=environment, timeout=300,
     )  # fmt: skip
 
 
