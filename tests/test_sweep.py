@@ -217,9 +217,14 @@ def test_the_workers_of_a_killed_sweep_do_not_go_on(tmp_path):
 def test_ctrl_c_in_an_experiment_keeps_the_finished_points(tmp_path):
     command = [sys.executable, '-m', 'experiments.queue_depth', '--quick', '--out', str(tmp_path)]
     command += ['--set', 'workload.number_ios=1M']  # the signal comes long before the last point
-    process = subprocess.Popen(
-        command, cwd=TOP, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    )
+    # What a shell runs behind `&` ignores the signal, and what that starts would inherit it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(
+            command, cwd=TOP, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
     wait_for(lambda: stamps(tmp_path))
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=300)
