@@ -179,6 +179,9 @@ MODEL_PARAMETERS = {
     'lio.core_plus_block_cpu_per_cmd',
     'lio.submit_share_of_core',
     'lio.workqueue_hop_latency_qd1',
+    'lio.queue_work_per_cmd',
+    'lio.work_item_per_cmd',
+    'lio.unplug_per_cmd',
     'irq.inject_to_running_vcpu_posted',
     'irq.guest_handler_entry_exit',
     'irq.entry_share_of_handler',
@@ -283,11 +286,13 @@ def derive(
     *,
     stack: str = 'vhost-scsi',
     deep_idle: bool = False,
+    per_command: bool = False,
 ) -> Costs:
     """The cycles that the agents charge at `cpu_hz`.
 
     `overrides` maps parameter names to ns (percent for shares). `stack` (sim.features) is what the
-    costs are for; those of the two others are not looked at. Errors: ConfigError for an unknown
+    costs are for; those of the two others are not looked at. `per_command`: each command goes to LIO
+    in a work item and under a plug of its own (before Linux 5.13). Errors: ConfigError for an unknown
     name, and for a share that is smaller than the line costs it is said to contain.
     """
     check_overrides(preset, overrides)
@@ -313,6 +318,10 @@ def derive(
     )
     irq_entry, irq_return = split('irq.guest_handler_entry_exit', 'irq.entry_share_of_handler')
     lio_submit, lio_complete = split('lio.core_plus_block_cpu_per_cmd', 'lio.submit_share_of_core')
+    queue_work, work_item = 0, 0  # more than of a batch
+    if per_command:
+        queue_work = cycles('lio.queue_work_per_cmd')
+        work_item = cycles('lio.work_item_per_cmd') + cycles('lio.unplug_per_cmd')
     reactor = read.parts(
         'spdk_vhost.cpu_per_cmd_per_core',
         'spdk_vhost.submit_share_of_cmd',
@@ -354,11 +363,11 @@ def derive(
         deep_idle_after=cycles('host.deep_idle_residency') if deep_idle else UNREACHED,
         context_switch=cycles('host.context_switch'),
         worker_pop=net('vhost.worker_pop_share', lines.worker_pop),
-        worker_submit=cycles('vhost.worker_submit_hop_share'),
+        worker_submit=cycles('vhost.worker_submit_hop_share') + queue_work,
         worker_complete=net('vhost.worker_complete_share', lines.worker_complete),
         worker_log=cycles('vhost.log_page'),
         lio_hop=cycles('lio.workqueue_hop_latency_qd1'),
-        lio_submit=lio_submit,
+        lio_submit=lio_submit + work_item,
         lio_complete=lio_complete,
         reactor_round=cycles('spdk_vhost.poll_round'),
         reactor_queue=cycles('spdk_vhost.poll_queue'),
@@ -395,4 +404,5 @@ def of_config(config: Config) -> Costs:
         guest.halt_poll_ns,
         stack=STACKS[config.device.driver],
         deep_idle=host.deep_idle,
+        per_command=host.lio_submission == 'per_command',
     )

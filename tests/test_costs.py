@@ -62,3 +62,12 @@ def test_a_cost_in_cycles_follows_the_clock_of_the_run():
     at = {hz: Reading(PRESET, {}, hz) for hz in (1_300_000_000, 2_600_000_000)}
     slow, fast = (read.cycles('irq.inject_to_running_vcpu_posted') for read in at.values())
     assert abs(2 * slow - fast) <= 1
+
+
+def test_a_work_item_per_command_costs_more_and_nothing_else():
+    batched = derive(PRESET, {}, 2_600_000_000, 200_000)
+    single = derive(PRESET, {}, 2_600_000_000, 200_000, per_command=True)
+    moved = {k for k, v in vars(single).items() if v != getattr(batched, k)}
+    assert moved == {'worker_submit', 'lio_submit'}
+    assert single.worker_submit == batched.worker_submit + 390
+    assert single.lio_submit == batched.lio_submit + 520 + 1300

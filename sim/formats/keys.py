@@ -122,6 +122,10 @@ class Host:
     complete_type: str = key(
         'queue', 'choice', "LIO's complete_type; direct with 7.2", choices=('queue', 'direct')
     )
+    lio_submission: str = key(
+        'batched', 'choice', 'how vhost-scsi hands commands to LIO; per_command before Linux 5.13',
+        choices=('batched', 'per_command'),
+    )  # fmt: skip
     bugs: str | None = key(
         None, 'text', 'bugs of the past that it has: control_silent, tmf_no_flush, plug_unchecked, '
         'no_ioctl_flush, no_bounce, endpoint_twice', pattern=f'{BUG}( *, *{BUG})*',

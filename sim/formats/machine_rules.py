@@ -69,7 +69,12 @@ def check_polling(
 
 
 def check_host(host: Mapping[str, Any]) -> None:
-    """LIO's shortcuts came with later kernels."""
+    """LIO's shortcuts came with later kernels; a work item for each command went with 5.13."""
+    refuse(
+        host['lio_submission'] == 'per_command' and host['kernel'] != '6.1',
+        f'host.lio_submission=per_command: Linux {host["kernel"]} submits commands in batches, as '
+        'all do since 5.13; the nearest kernel here to those before is host.kernel=6.1',
+    )
     for name, kernels, since in (
         ('submit_type', ('6.1',), 'it came with Linux 6.7'),
         ('complete_type', ('6.1', '6.12'), 'of the kernels here only 7.2 has it'),

@@ -88,6 +88,7 @@ def table_with(config: Config, change: tuple[str, int, str] | None) -> Costs:
     return derive(
         load_preset(config.run.preset), overrides, config.host.cpu_hz, config.guest.halt_poll_ns,
         stack=STACKS[config.device.driver], deep_idle=config.host.deep_idle,
+        per_command=config.host.lio_submission == 'per_command',
     )  # fmt: skip
 
 
