@@ -12,6 +12,7 @@ from sim.analysis.frame import trace_rows
 from sim.config import load
 from sim.drive import drive
 from sim.engine import ENGINES
+from sim.errors import ConfigError
 from sim.formats.cdb import build, by_name
 from sim.layout import S_BAD_TARGET, S_OK
 from sim.run import Phases, run
@@ -214,3 +215,32 @@ def test_a_buffer_that_is_published_twice_makes_two_commands():
     assert bench.word(bench.host, backend.Q_TAG_FREE) == 8
     assert sorted(bench.machine.st[q + int(backend.Q_INFLIGHTS)] for q in bench.machine.host_vqs) \
         == [1] * len(bench.machine.host_vqs)  # fmt: skip
+
+
+# ---------------------------------------------------------------- a work item for each command ----
+
+PER_COMMAND = ('lio.queue_work_per_cmd', 'lio.work_item_per_cmd', 'lio.unplug_per_cmd')
+
+
+def submitted(submission, **costs):
+    """Four jobs keep one worker busy."""
+    return run(
+        workload={'numjobs': 4, 'iodepth': 64, 'number_ios': 1000},
+        target={'kind': 'null'},
+        host={'kernel': '6.1', 'lio_submission': submission},
+        costs=costs,
+    ).report
+
+
+def test_commands_that_go_to_lio_one_by_one_are_slower_and_the_costs_are_why():
+    batched, single = submitted('batched'), submitted('per_command')
+    assert batched['iops'] > 1.04 * single['iops']
+    assert single['busy']['lio_submit'] > 1.5 * batched['busy']['lio_submit']
+    free = submitted('per_command', **dict.fromkeys(PER_COMMAND, 0))
+    assert free['digest'] == batched['digest']
+    assert submitted('batched', **dict.fromkeys(PER_COMMAND, '9us'))['digest'] == batched['digest']
+
+
+def test_later_kernels_submit_in_batches():
+    with pytest.raises(ConfigError, match='since 5.13'):
+        run(host={'kernel': '6.12', 'lio_submission': 'per_command'})
