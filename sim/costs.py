@@ -291,9 +291,9 @@ def derive(
     """The cycles that the agents charge at `cpu_hz`.
 
     `overrides` maps parameter names to ns (percent for shares). `stack` (sim.features) is what the
-    costs are for; those of the two others are not looked at. `per_command`: each command goes to LIO
-    in a work item and under a plug of its own (before Linux 5.13). Errors: ConfigError for an unknown
-    name, and for a share that is smaller than the line costs it is said to contain.
+    costs are for; those of the two others are not looked at. `per_command`: each command goes to
+    LIO in a work item and under a plug of its own (before Linux 5.13). Errors: ConfigError for an
+    unknown name, and for a share that is smaller than the line costs it is said to contain.
     """
     check_overrides(preset, overrides)
     read = Reading(preset, overrides, cpu_hz)
