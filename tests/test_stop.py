@@ -585,3 +585,31 @@ def test_a_log_synced_too_early_misses_what_the_drain_writes(kernel, fewest):
     pages = int(report['violations'][0].split()[2])
     assert pages == 1 if fewest == 1 else pages >= fewest
     assert requirements(wrong('drain', wanted, at=220 * MS, log=1 * MS)) == []
+
+
+def test_a_wrong_policy_that_had_nothing_in_its_way_says_so(capsys):
+    """It breaks a rule that only matters where there is something to take up."""
+    from sim.__main__ import main
+
+    assert main(['stop', '--at', '40us', '--policy', 'no-detach']) == 0
+    said = capsys.readouterr()
+    assert said.err == (
+        'note: policy no-detach is there to violate requirement 2.2: nothing in this run was in its '
+        'way\n'
+    )
+    words = ['stop', '--at', '40us', '--policy', 'no-flush', '--set', 'target.service=5ms']
+    assert main(words) == 0
+    assert 'violation: requirement 3' in capsys.readouterr().err
+
+
+def test_what_is_answered_and_not_yet_seen_is_told():
+    """The requests at the stop add up to those whose answers are counted."""
+    from sim.control import told
+
+    report = stop(load(workload={'iodepth': 8, 'number_ios': 400}), StopPlan(at=66_000))
+    with_it = sum(report['responses'].values())
+    unseen = with_it - report['in_flight_at_stop'] - report['unfetched_at_stop']
+    line = told.at_the_stop(report)[0]
+    assert with_it == 8
+    assert 0 < unseen < 8
+    assert line.endswith(f', {unseen} answered and not yet seen by the guest')
