@@ -594,8 +594,8 @@ def test_a_wrong_policy_that_had_nothing_in_its_way_says_so(capsys):
     assert main(['stop', '--at', '40us', '--policy', 'no-detach']) == 0
     said = capsys.readouterr()
     assert said.err == (
-        'note: policy no-detach is there to violate requirement 2.2: nothing in this run was in its '
-        'way\n'
+        'note: policy no-detach is there to violate requirement 2.2: nothing in this run was in '
+        'its way\n'
     )
     words = ['stop', '--at', '40us', '--policy', 'no-flush', '--set', 'target.service=5ms']
     assert main(words) == 0
