@@ -433,3 +433,16 @@ def test_a_folder_of_runs_is_told_from_a_run(tmp_path, capsys):
     assert main(['explain', str(tmp_path)]) == 2
     (place,) = tmp_path.iterdir()
     assert f'runs lie in it, such as {place}' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    'words',
+    [
+        ['--at', '300k', '--find', 'workload.iodepth=1..64'],
+        ['--find', 'load=10k..20k', '--over', 'workload.rate_process=linear,poisson'],
+    ],
+)
+def test_a_key_that_an_open_loop_decides_is_not_searched(words, capsys):
+    """It would have no effect, and any value of it would meet the target."""
+    assert main(['budget', '--target', 'p99<200us', *words]) == 2
+    assert 'an open loop (--at, load) decides it' in capsys.readouterr().err

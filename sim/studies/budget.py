@@ -34,6 +34,9 @@ TIMES = ('mean', 'p50', 'p90', 'p99', 'p999', 'max')
 MORE = 4  # so many times the replications at most
 LOAD = 'load'
 DEPTH = 128  # requests in flight of an open loop: Linux's queue depth of a LUN
+OPEN_LOOP = (  # what configured() sets
+    'workload.io_submit_mode', 'workload.rate_process', 'workload.rate_iops', 'workload.iodepth',
+)  # fmt: skip
 MET, FAILED, UNDECIDED = 'met', 'failed', 'undecided'
 COUNT = re.compile(r'([0-9]+(?:\.[0-9]+)?)\s*([kKmM]?)')
 
@@ -74,6 +77,8 @@ def main(options: argparse.Namespace) -> int:
         raise ConfigError('--at and --find load=...: give one of them')
     seed = [] if options.seed is None else [f'run.seed={options.seed}']
     over = [parse_over(text) for text in options.over]
+    if at is not None or search.name == LOAD:
+        refuse_loop_keys([('--find', search.name), *(('--over', path) for path, _ in over)])
     rows = []
     with open_pool(options.backend, options.jobs, options.scheduler) as pool:
         for values in itertools.product(*(choices for _, choices in over)):
@@ -164,6 +169,15 @@ def parse_over(text: str) -> tuple[str, list[str]]:
     if not equals or not found:
         raise ConfigError(f'--over {text}: write path=value,value')
     return path.strip(), found
+
+
+def refuse_loop_keys(given: Sequence[tuple[str, str]]) -> None:
+    """ConfigError for a key that an offered load decides, and that would so have no effect."""
+    for option, path in given:
+        if path.replace('-', '_') in OPEN_LOOP:
+            raise ConfigError(
+                f'{option} {path}: an open loop (--at, load) decides it; leave one of them out'
+            )
 
 
 def share_of(text: str) -> float:
