@@ -400,3 +400,16 @@ def test_the_sata_ssd_is_predicted_between_its_first_and_last_depth():
     result = validate(target, quick=True)
     assert result['mape_predicted'] <= 6
     assert result['metrics']['p99_us']['mape_predicted'] <= 20
+
+
+@pytest.mark.parametrize('path', SHIPPED, ids=lambda path: path.stem)
+def test_the_ends_of_a_factor_are_values_that_its_keys_may_have(path):
+    """A cost that was added to all of them may be too large for a hundred times as much."""
+    from sim.config import load
+    from sim.studies.measuring import parameter_sets
+
+    target = load_target(path)
+    for parameter in target.parameters:
+        if parameter.form == 'scale':
+            for end in (parameter.low, parameter.high):
+                load(**target.config, sets=parameter_sets(parameter, end, target.config, []))

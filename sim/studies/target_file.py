@@ -237,7 +237,8 @@ def _parameter(read: Reader, name: str, said: Any, kind: str) -> Parameter:
     paths = [str(p) for p in ([scaled] if isinstance(scaled, str) else scaled or [name])]
     for word, names in (('costs', TIMES), ('control', CONTROL_PARAMETERS)):
         if scaled is not None and word in paths:
-            paths = [p for p in paths if p != word] + [f'costs.{c}' for c in sorted(names)]
+            found = [f'costs.{c}' for c in sorted(names) if not c.startswith('control.vfio')]
+            paths = [p for p in paths if p != word] + found
     for path in paths:
         problem = key_problem(path, kind)
         if problem:
