@@ -43,7 +43,8 @@ CLOCK_END = (1 << 47) - 1
     H_NOW,  # when the last step was performed
     H_WRITTEN,  # has anything ever been written to the medium?
     H_KVM_LOG,  # where KVM's dirty bitmap stands (sim.driver.dirty), 0: nobody wants it
-) = map(u64, range(17))
+    H_TASKS,  # offset of the task of each slot (sim.host_task), 0: no threads share a host CPU
+) = map(u64, range(18))
 
 COST_TABLE = 32  # where the costs stand in `st`
 
@@ -88,6 +89,7 @@ COSTS = (
     'iothread_issue',
     'iothread_complete',
     'call_write',
+    'host_slice',
 )
 (
     K_GUEST_SUBMIT,
@@ -129,6 +131,7 @@ COSTS = (
     K_IOTHREAD_ISSUE,
     K_IOTHREAD_COMPLETE,
     K_CALL_WRITE,
+    K_HOST_SLICE,
 ) = map(u64, range(COST_TABLE, COST_TABLE + len(COSTS)))
 
 LOG_TABLE = 128  # where sim.rng.log_table() stands in `st`
@@ -146,9 +149,12 @@ N_STOPPED = 128  # a thread of user space has come to where it serves its virtqu
 
 # Agent kinds.
 VCPU, KICK, IRQ, WORKER, LIO_SUBMIT, DISK, LIO_COMPLETE, NOTIFIER, REACTOR, IOTHREAD = range(10)
+HOST_CPU = 10
 THREAD_KINDS = (REACTOR, IOTHREAD)  # threads of user space that serve a device
 CPU_KINDS = (VCPU, WORKER, LIO_SUBMIT, LIO_COMPLETE, *THREAD_KINDS)  # busy cycles in A_BUSY
-KIND_NAMES = ('vcpu kick irq worker lio_submit disk lio_complete notifier reactor iothread').split()
+KIND_NAMES = (
+    'vcpu kick irq worker lio_submit disk lio_complete notifier reactor iothread host_cpu'
+).split()
 
 # Every agent's stretch begins with these.
 A_STATE = u64(0)

@@ -59,6 +59,7 @@ from sim.formats.values import convert
 from sim.formats.work_rules import resolve_job, unused_job_keys
 from sim.formats.work_values import Pair
 from sim.formats.worker_map import cpus_of, spread
+from sim.formats.shared_cpus import groups_of, resolve_shared_cpus
 from sim.formats.workers import resolve_workers
 from sim.units import format_time
 
@@ -147,6 +148,11 @@ class Config:
         return cpus_of(self.host.worker_cpus, len(self.worker_vqs))
 
     @property
+    def shared_cpus(self) -> tuple[tuple[str, ...], ...]:
+        """The threads of each host CPU that several share, by name of their agents."""
+        return groups_of(self.host.shared_cpus)
+
+    @property
     def agreed(self) -> features.Negotiation:
         """The feature bits that device and driver agree on."""
         sections = {name: vars(getattr(self, name)) for name in ('device', 'guest', 'host', 'qemu')}
@@ -176,6 +182,8 @@ class Config:
         for section in ('device', 'host', 'qemu'):
             for unused in foreign(section, stack_of(vars(self.device))):
                 sections[section].pop(unused, None)
+        if not self.shared_cpus:
+            del sections['host']['shared_cpus'], sections['host']['scheduler']
         for unused in meaningless(sections['run']):
             del sections['run'][unused]
         costs = {name: format_time(ns) for name, ns in sorted(self.costs.items())}
@@ -348,6 +356,9 @@ def build(
     resolve_queues(device, guest['vcpus'], qemu['version'], notes)
     check_polling(guest, device, workloads, notes)
     resolve_workers(device, host, qemu['version'], notes)
+    workers = len(spread(host['workers'], device['num_queues']))
+    cpus = cpus_of(host['worker_cpus'], workers)
+    resolve_shared_cpus(host, stack_of(device), guest['vcpus'], cpus)
     check_features(device, guest, host, qemu, given, notes, hypothetical=run['hypothetical'])
     hotplugs = resolve_hotplugs(lists['hotplugs'], there, tpgt, values)
     if hotplugs and not device['hotplug']:

@@ -98,6 +98,7 @@ class Costs:
     iothread_issue: int  # io_submit() per request
     iothread_complete: int  # per request, net of lines
     call_write: int  # write() to the irqfd, by either of the two
+    host_slice: int  # after which a thread of the host gives way to another on its CPU
     line_hit: int
     line_shared: int
     line_transfer: int
@@ -172,6 +173,7 @@ MODEL_PARAMETERS = {
     'vhost.worker_wakeup_latency_deep_cstate',
     'host.deep_idle_residency',
     'host.context_switch',
+    'host.sched_slice',
     'vhost.worker_pop_share',
     'vhost.worker_submit_hop_share',
     'vhost.worker_complete_share',
@@ -381,6 +383,7 @@ def derive(
         iothread_issue=iothread[2],
         iothread_complete=iothread[3],
         call_write=cycles('host.eventfd_write'),
+        host_slice=cycles('host.sched_slice'),
         line_hit=prices[0],
         line_shared=prices[1],
         line_transfer=prices[2],

@@ -23,6 +23,7 @@ from sim.agents import (
     NEVER,
     move,
 )
+from sim.host_task import latency
 from sim.jit import kernel
 from sim.user import aio_poll
 
@@ -113,7 +114,7 @@ def irq_step(st, c, now):
     if st[c + A_STATE] == FLY and guest.is_halted(st, v) and _halt_ends(st, v, now):
         st[c + A_STATE] = WAKE
         st[c + C_WAKES] += 1
-        return now + st[K_VCPU_HALT_WAKE]
+        return now + latency(st, st[v + guest.V_SLOT], st[K_VCPU_HALT_WAKE])
     st[c + A_STATE] = FLY
     if guest.raise_vector(st, g, now):
         st[c + C_DELIVERED] += 1

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sim import agents, backend, crossing, guest, target
+from sim import agents, backend, crossing, guest, host_sched, target
 from sim.agents import (
     A_STATE,
     A_STEPS,
@@ -13,6 +13,7 @@ from sim.agents import (
     H_NOTICE,
     H_NOW,
     H_SLOTS,
+    H_TASKS,
     H_WOKEN,
     H_WOKEN_COUNT,
     IDLE,
@@ -33,6 +34,8 @@ from sim.user import iothread, reactor
 
 u64 = np.uint64
 
+NOBODY = -1  # in place of a kind: the agent waits for its host CPU
+
 
 @kernel(nogil=True)
 def drive(memory, ownership, state, trace, blocks, alone, limit):
@@ -48,7 +51,7 @@ def drive(memory, ownership, state, trace, blocks, alone, limit):
     mem, lines, st = bare(memory), bare(ownership), bare(state)
     tr, media = bare(trace), bare(blocks)
     entries, woken = u64(st[H_DUE]), u64(st[H_WOKEN])
-    kinds, bases = u64(st[H_KIND]), u64(st[H_BASE])
+    kinds, bases, tasks = u64(st[H_KIND]), u64(st[H_BASE]), st[H_TASKS]
     top = top_of_calendar(st)
     st[H_WOKEN_COUNT] = 0
     if alone < 0:
@@ -62,9 +65,12 @@ def drive(memory, ownership, state, trace, blocks, alone, limit):
         slot, now = key & SLOT_MASK, key >> SLOT_BITS
         entry, base, kind = entries + u64(slot), u64(st[bases + u64(slot)]), st[kinds + u64(slot)]
         st[entry] = IDLE
-        note_step(st, slot, now, st[base + A_STATE])
-        st[base + A_STEPS] += 1
         st[H_NOW] = now
+        if tasks and host_sched.waits(st, slot, now):
+            kind = NOBODY
+        else:
+            note_step(st, slot, now, st[base + A_STATE])
+            st[base + A_STEPS] += 1
         if kind == agents.VCPU:
             due = guest.step(mem, lines, st, tr, base, now)
         elif kind == agents.WORKER:
@@ -91,10 +97,14 @@ def drive(memory, ownership, state, trace, blocks, alone, limit):
             command = reactor.executes(st, base)
             course = server.execute(mem, st, u64(command)) if command else MEDIUM
             due = reactor.step(mem, lines, st, tr, base, course, now)
-        else:
+        elif kind == agents.IOTHREAD:
             command = iothread.executes(st, base)
             course = server.execute(mem, st, u64(command)) if command else MEDIUM
             due = iothread.step(mem, lines, st, tr, base, course, now)
+        else:
+            due = host_sched.cpu_step(st, base, now) if kind == agents.HOST_CPU else NEVER
+        if tasks and kind != NOBODY:
+            host_sched.stepped(st, slot, kind, base, now)
         key = st[entry]  # a step may have woken its own agent
         if due < NEVER:
             key = min(key, (min(due, CLOCK_END) << SLOT_BITS) | slot)

@@ -78,13 +78,36 @@ def freeze(st, v, now):
 
     False: it is in a kick's exit, which it finishes first; try again at its V_RESUME_AT.
     """
-    state, at = st[v + A_STATE], st[v + V_RESUME_AT]
-    if state == ENTER and at > now:
+    if st[v + A_STATE] == ENTER and st[v + V_RESUME_AT] > now:
         return False
+    _freeze(st, v, now)
+    return True
+
+
+@kernel
+def _freeze(st, v, now):
+    state, at = st[v + A_STATE], st[v + V_RESUME_AT]
     st[v + V_FROZEN_STATE] = state
     st[v + V_FROZEN_LEFT] = at if is_asleep(state) or at >= NEVER else max(at - now, 0)
     st[v + A_STATE] = FROZEN
-    return True
+
+
+@kernel
+def leave_cpu(st, v, now):
+    """sim.host_sched: the thread of the vCPU has no host CPU; FROZEN until enter_cpu()."""
+    if st[v + A_STATE] == POLLED:
+        st[v + A_BUSY] += now - st[v + V_SLEEPING_SINCE]
+    _freeze(st, v, now)
+
+
+@kernel
+def enter_cpu(st, v, now):
+    """And has one again: vectors that have come meanwhile are taken first."""
+    thaw(st, v, now)
+    if st[v + A_STATE] == POLLED:
+        st[v + V_SLEEPING_SINCE] = now
+        st[v + V_RESUME_AT] = now
+        move(st, st[v + V_SLOT], now)
 
 
 @kernel

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sim import agents, backend, crossing, guest, memory, record, recorder, rng, target, wbt
+from sim import agents, backend, crossing, guest, host_task, memory, record, recorder
+from sim import rng, target, wbt
 from sim.config import Config, Target
 from sim.costs import Costs
 from sim.disks import fields as disks
@@ -155,6 +156,7 @@ OWNERS = {
     agents.LIO_COMPLETE: HOST,
     agents.REACTOR: HOST,
     agents.IOTHREAD: HOST,
+    agents.HOST_CPU: HOST,
     agents.DISK: DISKS,
 }
 
@@ -167,6 +169,7 @@ WORDS_OF = {
     agents.DISK: disks.DISK_WORDS,
     agents.LIO_COMPLETE: target.KWORKER_WORDS,
     agents.NOTIFIER: crossing.CROSSING_WORDS,
+    agents.HOST_CPU: host_task.CPU_WORDS,
     **user_plan.WORDS,
 }
 
@@ -230,6 +233,7 @@ class _Builder:
             *((agents.LIO_SUBMIT, f'lio_submit{i}') for i in more_cpus),
             *((agents.LIO_COMPLETE, f'lio_complete{i}') for i in more_cpus),
             *((agents.IRQ, name) for name in ('irq_control', 'irq_event')[: self.rare]),
+            *self._shared_cpus(),
         ]
 
     def _slots_of_user_space(self) -> list[tuple[int, str]]:
@@ -240,7 +244,13 @@ class _Builder:
             *((agents.IRQ, f'irq{i}') for i in range(self.queues)),
             (self.host_kind, user_plan.NAMES[self.host_kind]),
             *((agents.DISK, f'disk{i or ""}') for i in range(len(self.config.disks))),
+            *self._shared_cpus(),
         ]
+
+    def _shared_cpus(self) -> list[tuple[int, str]]:
+        """Host CPUs that threads share decide behind all that goes on at one time."""
+        count = len(self.config.shared_cpus)
+        return [(agents.HOST_CPU, f'host_cpu{i or ""}') for i in range(count)]
 
     def build(self) -> Machine:
         slots = self._slots()
@@ -267,6 +277,7 @@ class _Builder:
             segments=self.segments,
         )
         self._crossings()
+        self.tasks = self._tasks() if self.config.shared_cpus else 0
         for index, lun in enumerate(self.config.disks):
             self._disk(index, lun.disk)
         plans = self._plans()
@@ -334,6 +345,7 @@ class _Builder:
             (agents.H_KIND, kind),
             (agents.H_BASE, base),
             (agents.H_WOKEN, woken),
+            (agents.H_TASKS, self.tasks),
             (agents.H_ROW_WORDS, record.ROW_WORDS if self.record_requests else 0),
         )
         for name, value in heads:
@@ -456,6 +468,31 @@ class _Builder:
         queues = self.guest.requests + self.guest.bases[: self.rare]
         for queue, base in zip(queues, self._bases_of(agents.IRQ), strict=True):
             self.put(base, crossing.C_GUEST_QUEUE, queue)
+
+    def _tasks(self) -> int:
+        """The threads that share a host CPU; returns where the table of tasks by slot begins."""
+        take = self.words.take_for(HOST)
+        table = take(len(self.kinds))
+        cfs = self.config.host.scheduler == 'cfs'
+        latency = int(ns_to_cycles(host_task.CFS_LATENCY_NS, self.config.host.cpu_hz))
+        margin = int(ns_to_cycles(host_task.CFS_GRANULARITY_NS, self.config.host.cpu_hz))
+        for cpu, group in zip(self._threads(agents.HOST_CPU), self.config.shared_cpus, strict=True):
+            tasks = []
+            for slot in sorted(map(self.names.index, group)):
+                tasks.append(take(host_task.TASK_WORDS))
+                self.writes.append((table + slot, tasks[-1]))
+                self.put(tasks[-1], host_task.K_CPU, cpu.base)
+                self.put(tasks[-1], host_task.K_SLOT, slot)
+                self.put(tasks[-1], host_task.K_KIND, self.kinds[slot])
+                is_vcpu = self.kinds[slot] == agents.VCPU
+                self.put(tasks[-1], host_task.K_VCPU, self.bases[slot] if is_vcpu else 0)
+            self.put(cpu.base, host_task.CPU_SLOT, cpu.slot)
+            self.put(cpu.base, host_task.CPU_TASKS, len(tasks))
+            self.put(cpu.base, host_task.CPU_LIST, self._table(tasks))
+            self.put(cpu.base, host_task.CPU_EEVDF, int(not cfs))
+            self.put(cpu.base, host_task.CPU_BONUS, latency // 2)
+            self.put(cpu.base, host_task.CPU_MARGIN, margin)
+        return table
 
     def _luns(self) -> int:
         """Targets and LUNs as LIO has them; returns where their table begins."""

@@ -32,6 +32,7 @@ from sim.agents import (
 from sim.disks import medium
 from sim.disks.events import due
 from sim.disks.fields import D_LIO_SUBMIT, D_THREAD, D_WBT
+from sim.host_task import wake_to_work
 from sim.jit import kernel
 from sim.lio import sbc
 from sim.lio.command import FAILED, MEDIUM
@@ -86,7 +87,7 @@ def queue_work(st, w, command, now, price, hop):
         st[w + A_STATE] = RUN
         st[w + W_WOKEN] += 1
         st[w + A_BUSY] += price
-        wake(st, st[w + W_SLOT], now + hop + price)
+        wake_to_work(st, st[w + W_SLOT], now, hop, price)
 
 
 @kernel(inline=True)

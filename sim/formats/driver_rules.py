@@ -53,7 +53,8 @@ def foreign(section: str, stack: str) -> tuple[str, ...]:
     if section == 'qemu':
         return () if stack == 'virtio-scsi' else POLL_KEYS
     if section == 'host' and stack != 'vhost-scsi':
-        return tuple(name for name in fields_of('host') if name != 'cpu_hz')
+        common = ('cpu_hz', 'shared_cpus', 'scheduler')
+        return tuple(name for name in fields_of('host') if name not in common)
     return ()
 
 

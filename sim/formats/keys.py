@@ -113,6 +113,14 @@ class Host:
     worker_cpus: str | None = key(
         None, 'cpus', "each worker's host CPU; auto is one of its own, one number twice is shared"
     )
+    shared_cpus: str | None = key(
+        None, 'text', 'threads that share a host CPU, as "vhost lio_submit lio_complete"; semicolons part '
+        'CPUs; auto is a CPU for each',
+    )  # fmt: skip
+    scheduler: str = key(
+        AUTO, 'choice', 'of a CPU that shared_cpus names; auto is eevdf, cfs before Linux 6.6',
+        choices=('cfs', 'eevdf'),
+    )  # fmt: skip
     deep_idle: bool = key(
         False, 'bool', "idle host CPUs enter deep C-states; off: as with intel_idle.max_cstate=1"
     )

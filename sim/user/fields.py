@@ -9,6 +9,7 @@ to do is not stepped through its empty rounds: whatever it would find in one of 
 import numpy as np
 
 from sim.agents import A_FIELDS, ring, wake
+from sim.host_task import latency
 from sim.jit import kernel
 from sim.se_cmd import X_NEXT
 
@@ -52,7 +53,7 @@ def rouse(st, t, now):
         wake(st, st[t + T_SLOT], st[t + T_IDLE_FROM])
         return
     st[t + T_WAKES] += 1
-    wake(st, st[t + T_SLOT], now + st[t + T_WAKE_LATENCY])
+    wake(st, st[t + T_SLOT], now + latency(st, st[t + T_SLOT], st[t + T_WAKE_LATENCY]))
 
 
 @kernel

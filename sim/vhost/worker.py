@@ -6,7 +6,7 @@ drivers/vhost/scsi.c the counts of what is in flight.
 
 import numpy as np
 
-from sim import vring
+from sim import host_task, vring
 from sim.agents import (
     A_BUSY,
     A_STATE,
@@ -121,7 +121,8 @@ def _push(st, b, q, work, now, cost):
         wake(st, st[b + B_SLOT], st[b + B_IDLE_FROM])
         return False
     st[b + B_WAKES] += 1
-    wake(st, st[b + B_SLOT], now + cost + host_cpu.wake_latency(st, slept))
+    usual = host_cpu.wake_latency(st, slept)
+    wake(st, st[b + B_SLOT], now + cost + host_task.latency(st, st[b + B_SLOT], usual))
     return True
 
 
