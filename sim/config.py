@@ -54,12 +54,12 @@ from sim.formats.outside import contents
 from sim.formats.qemu import parse_device
 from sim.formats.run_rules import meaningless, resolve_engine, resolve_migration, resolve_run
 from sim.formats.section import values
+from sim.formats.shared_cpus import groups_of, resolve_shared_cpus
 from sim.formats.toml import config_file, read_toml, toml_table
 from sim.formats.values import convert
 from sim.formats.work_rules import resolve_job, unused_job_keys
 from sim.formats.work_values import Pair
 from sim.formats.worker_map import cpus_of, spread
-from sim.formats.shared_cpus import groups_of, resolve_shared_cpus
 from sim.formats.workers import resolve_workers
 from sim.units import format_time
 
@@ -356,9 +356,7 @@ def build(
     resolve_queues(device, guest['vcpus'], qemu['version'], notes)
     check_polling(guest, device, workloads, notes)
     resolve_workers(device, host, qemu['version'], notes)
-    workers = len(spread(host['workers'], device['num_queues']))
-    cpus = cpus_of(host['worker_cpus'], workers)
-    resolve_shared_cpus(host, stack_of(device), guest['vcpus'], cpus)
+    resolve_shared_cpus(host, device, guest['vcpus'])
     check_features(device, guest, host, qemu, given, notes, hypothetical=run['hypothetical'])
     hotplugs = resolve_hotplugs(lists['hotplugs'], there, tpgt, values)
     if hotplugs and not device['hotplug']:

@@ -1,7 +1,7 @@
 """The scheduler of a host CPU that several threads share (sim.host_task): fair, with time slices.
 
-One task has the CPU at a time. The steps of the others wait: an agent whose time has come and whose
-task has not the CPU is ready (`waits`), one whose step ends in sleep gives the CPU away (`stepped`).
+One task has the CPU at a time. The steps of the others wait: an agent whose time has come while its
+task has not the CPU is ready (`waits`), one that goes to sleep gives the CPU away (`stepped`).
 What lies between two steps of an agent is time that it needs the CPU for, so a task that is
 preempted keeps what is left of it. The CPU decides as an agent of its own, behind all threads:
 
@@ -27,7 +27,6 @@ from sim.agents import (
     A_BUSY,
     A_STATE,
     H_DUE,
-    H_TASKS,
     IDLE,
     K_CONTEXT_SWITCH,
     K_HOST_SLICE,

@@ -11,8 +11,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sim import agents, backend, crossing, guest, host_task, memory, record, recorder
-from sim import rng, target, wbt
+from sim import (
+    agents,
+    backend,
+    crossing,
+    guest,
+    host_task,
+    memory,
+    record,
+    recorder,
+    rng,
+    target,
+    wbt,
+)
 from sim.config import Config, Target
 from sim.costs import Costs
 from sim.disks import fields as disks

@@ -133,6 +133,11 @@ def prepare(
 
 def check_single(config: Config, what: str) -> None:
     """`what` ('a stop') looks at every request of one run. Errors: ConfigError."""
+    if config.shared_cpus:
+        raise ConfigError(
+            f'host.shared_cpus: {what} of a VM whose threads share a host CPU is not modelled; '
+            'take it out'
+        )
     if config.run.record != 'full':
         raise ConfigError(
             f'run.record={config.run.record}: {what} looks at every request; use run.record=full'

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sim import agents, backend, crossing, guest, record, recorder, wbt
+from sim import agents, backend, crossing, guest, host_task, record, recorder, wbt
 from sim.config import Config
 from sim.disks import fields as disks
 from sim.histogram import LIMIT_NS, LOWEST_NS, WIDTH_NS, Histogram
@@ -109,6 +109,19 @@ def counters(machine: Machine) -> dict[str, int]:
         'arrivals_missed': total([plan.base for plan in machine.plans], job_fields.J_MISSED),
         'steps': int(machine.st[int(agents.H_STEPS)]),
         **disk_counters(machine),
+        **cpu_counters(machine),
+    }
+
+
+def cpu_counters(machine: Machine) -> dict[str, int]:
+    """What the host CPUs counted that threads share; nothing where none do."""
+    cpus = [machine.bases[slot] for slot in machine.slots_of(agents.HOST_CPU)]
+    if not cpus:
+        return {}
+    names = {'switches': host_task.CPU_SWITCHES, 'preemptions': host_task.CPU_PREEMPTIONS}
+    return {
+        f'host_{name}': sum(machine.field(cpu, word) for cpu in cpus)
+        for name, word in names.items()
     }
 
 

@@ -118,6 +118,8 @@ METRICS = {
     'requests_bad_target': ('', 'replies BAD_TARGET'),
     'requests_task_set_full': ('', 'replies TASK SET FULL'),
     'context_switches': ('', 'from one thread to another on a vCPU that several jobs share'),
+    'host_switches': ('', 'from one thread to another on a host CPU that threads share'),
+    'host_preemptions': ('', 'of them, those that the thread that ran did not ask for'),
     'requests_requeued': (
         '',
         "no room in the ring or in the LUN's queue depth: back to the block layer",

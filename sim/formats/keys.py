@@ -114,8 +114,8 @@ class Host:
         None, 'cpus', "each worker's host CPU; auto is one of its own, one number twice is shared"
     )
     shared_cpus: str | None = key(
-        None, 'text', 'threads that share a host CPU, as "vhost lio_submit lio_complete"; semicolons part '
-        'CPUs; auto is a CPU for each',
+        None, 'text', 'threads that share a host CPU, as "vhost lio_submit lio_complete"; '
+        'semicolons part CPUs; auto is a CPU for each',
     )  # fmt: skip
     scheduler: str = key(
         AUTO, 'choice', 'of a CPU that shared_cpus names; auto is eevdf, cfs before Linux 6.6',

@@ -1,10 +1,11 @@
 """The rules of host.shared_cpus: which threads share a host CPU, by the names of their agents."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sim.features import version
-from sim.formats.work_rules import refuse
+from sim.features import STACKS, version
+from sim.formats import refuse
+from sim.formats.worker_map import cpus_of, spread
 
 EEVDF_SINCE = '6.6'
 
@@ -30,9 +31,7 @@ def threads_of(stack: str, vcpus: int, worker_cpus: Sequence[int]) -> list[str]:
     return names
 
 
-def resolve_shared_cpus(
-    host: dict[str, Any], stack: str, vcpus: int, worker_cpus: Sequence[int]
-) -> None:
+def resolve_shared_cpus(host: dict[str, Any], device: Mapping[str, Any], vcpus: int) -> None:
     """Fill in host.scheduler; every thread of host.shared_cpus is there, once, and not alone."""
     refuse(
         host['scheduler'] and not host['shared_cpus'],
@@ -42,7 +41,9 @@ def resolve_shared_cpus(
         eevdf = version(host['kernel']) >= version(EEVDF_SINCE)
         host['scheduler'] = 'eevdf' if eevdf else 'cfs'
     text, seen = host['shared_cpus'], set[str]()
-    known = threads_of(stack, vcpus, worker_cpus)
+    workers = len(spread(host['workers'], device['num_queues']))
+    cpus = cpus_of(host['worker_cpus'], workers)
+    known = threads_of(STACKS[device['driver']], vcpus, cpus)
     for group in groups_of(text):
         refuse(
             len(group) < 2,
@@ -57,4 +58,3 @@ def resolve_shared_cpus(
             )
             refuse(name in seen, f'host.shared_cpus={text}: {name} is there twice; keep one')
             seen.add(name)
-
