@@ -183,9 +183,7 @@ def test_an_interrupt_for_a_vcpu_that_waits_is_taken_when_it_runs():
 def test_both_engines_do_the_same(sections, scheduler):
     sections = {'workload': WORK, 'target': NULL, 'costs': {'host.sched_slice': '20us'}} | sections
     host = sections.pop('host') | {'scheduler': scheduler}
-    found = [
-        run(**sections, host=host, run={'engine': engine}) for engine in ('compiled', 'simpy')
-    ]
+    found = [run(**sections, host=host, run={'engine': engine}) for engine in ('compiled', 'simpy')]
     assert found[0].violations == found[1].violations == []
     assert found[0].report['event_digest'] == found[1].report['event_digest']
     assert found[0].report['host_switches'] == found[1].report['host_switches'] > 50
@@ -237,5 +235,3 @@ def test_a_stop_and_a_migration_are_refused():
         stop(config, plan_of(config, at='1ms'))
     with pytest.raises(ConfigError, match='shared_cpus: a migration'):
         migrate(config)
-
-

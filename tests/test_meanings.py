@@ -24,7 +24,7 @@ CONFIGS = {
         'host': {'kernel': '6.1'},
     },
     'spdk': {'workload': {'numjobs': 2}, 'device': {'driver': 'vhost-user-scsi-pci'}},
-    'qemu': {'device': {'driver': 'virtio-scsi-pci'}},
+    'qemu': {'device': {'driver': 'virtio-scsi-pci'}, 'host': {'shared_cpus': 'vcpu0 iothread'}},
     'counted': {'run': {'record': 'histogram'}},
     'reset': {'tmf': [{'at': '100us', 'function': 'lun_reset'}]},
     'plug': {'target': {'luns': 2}, 'device': {'hotplug': True}, 'hotplug': [PLUG]},
