@@ -524,7 +524,7 @@ def test_a_device_string_without_an_iothread_is_told_that_it_gets_one():
 def test_the_experiment_has_a_row_for_each_backend_and_a_figure(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(backends, 'REQUESTS_QUICK', 400)
     monkeypatch.setattr(backends, 'DEPTHS', (1,))
-    monkeypatch.setattr(backends, 'DISKS', {'10 µs': backends.DISKS['10 µs']})
+    monkeypatch.setattr(backends, 'SWEPT', ('10 µs',))
     out = ['--quick', '--json', '--jobs', '1', '--out', str(tmp_path)]
     assert backends.EXPERIMENT.main(out) == 0
     rows = json.loads(capsys.readouterr().out)['rows']
