@@ -1,6 +1,7 @@
 """run(config) -> Result: one simulation, its requests, its summary, its provenance."""
 
 import functools
+import gc
 import hashlib
 import json
 import platform
@@ -122,6 +123,7 @@ def prepare(
     """The engine of a config at time zero, with its control processes and its phases."""
     table = costs_override or costs.of_config(config)
     world = machine.build(config, table, record_requests=record_requests)
+    _let_earlier_machines_go(world)
     engine = ENGINES[config.run.engine](world)
     phases = Phases(engine, config)
     for slot, lun in zip(world.slots_of(agents.DISK), config.disks, strict=True):
@@ -129,6 +131,24 @@ def prepare(
             component.attach(engine, lun.disk.component, config.host.cpu_hz, slot)
     start_actions(engine, config)
     return engine, phases
+
+
+GARBAGE_BYTES = 256 << 20
+_built_bytes = 0
+
+
+def _let_earlier_machines_go(world: machine.Machine) -> None:
+    """Now and then collect what ended runs have left, where many follow each other in a process.
+
+    An engine and SimPy's environment refer to each other, and Python's collector counts objects: it
+    does not see that a few of them hold a hundred megabytes.
+    """
+    global _built_bytes
+    arrays = world.mem, world.lines, world.st, world.tr, world.media
+    _built_bytes += sum(array.nbytes for array in arrays)
+    if _built_bytes > GARBAGE_BYTES:
+        gc.collect()
+        _built_bytes = 0
 
 
 def check_single(config: Config, what: str) -> None:

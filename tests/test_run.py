@@ -1,5 +1,6 @@
 """run(), the engine and the command line, as a user meets them."""
 
+import gc
 import json
 import subprocess
 import sys
@@ -246,3 +247,11 @@ def test_help_imports_nothing_heavy():
 def test_order_of_queries_is_the_tables_order():
     world = finished(workload={'number_ios': 100})
     assert (np.diff(frame.trace_rows(world)[:, invariants.COLUMN['serial']]) == 1).all()
+
+
+def test_many_runs_in_one_process_do_not_keep_their_machines(monkeypatch):
+    monkeypatch.setattr('sim.run.GARBAGE_BYTES', 1)
+    for seed in range(6):
+        run(run={'seed': seed}, workload={'number_ios': 20})
+    alive = [found for found in gc.get_objects() if isinstance(found, machine.Machine)]
+    assert len(alive) <= 2
