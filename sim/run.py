@@ -1,10 +1,12 @@
 """run(config) -> Result: one simulation, its requests, its summary, its provenance."""
 
+import contextlib
 import functools
 import gc
 import hashlib
 import json
 import platform
+import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -122,8 +124,8 @@ def prepare(
 ) -> 'tuple[Engine, Phases]':
     """The engine of a config at time zero, with its control processes and its phases."""
     table = costs_override or costs.of_config(config)
+    _let_earlier_machines_go()
     world = machine.build(config, table, record_requests=record_requests)
-    _let_earlier_machines_go(world)
     engine = ENGINES[config.run.engine](world)
     phases = Phases(engine, config)
     for slot, lun in zip(world.slots_of(agents.DISK), config.disks, strict=True):
@@ -133,22 +135,26 @@ def prepare(
     return engine, phases
 
 
-GARBAGE_BYTES = 256 << 20
-_built_bytes = 0
+GARBAGE_BYTES = 512 << 20
+_settled_bytes = 0  # what this process had in memory after the last collection
 
 
-def _let_earlier_machines_go(world: machine.Machine) -> None:
-    """Now and then collect what ended runs have left, where many follow each other in a process.
+def _let_earlier_machines_go() -> None:
+    """Collect what ended runs have left, where that has grown large: many runs in one process.
 
     An engine and SimPy's environment refer to each other, and Python's collector counts objects: it
     does not see that a few of them hold a hundred megabytes.
     """
-    global _built_bytes
-    arrays = world.mem, world.lines, world.st, world.tr, world.media
-    _built_bytes += sum(array.nbytes for array in arrays)
-    if _built_bytes > GARBAGE_BYTES:
-        gc.collect()
-        _built_bytes = 0
+    global _settled_bytes
+    with contextlib.suppress(OSError):  # a system without /proc
+        if _resident_bytes() > _settled_bytes + GARBAGE_BYTES:
+            gc.collect()
+            _settled_bytes = _resident_bytes()
+
+
+def _resident_bytes() -> int:
+    pages = Path('/proc/self/statm').read_text(encoding='ascii').split()[1]
+    return int(pages) * resource.getpagesize()
 
 
 def check_single(config: Config, what: str) -> None:
