@@ -208,4 +208,4 @@ def test_the_quick_search_finds_what_is_known_and_nothing_else(tmp_path):
             assert row['clean'] == row['boundaries']
     assert all(count >= 2000 for count in counts.values()), counts
     assert all(row['caught_by'] for row in outcome.beside['ablations'])
-    assert command.as_json(outcome)
+    assert command.as_json(outcome, stop_flush.EXPERIMENT.guesses())
